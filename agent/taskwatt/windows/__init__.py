@@ -1,0 +1,132 @@
+"""Spans of time, folded from observations: all that a rule may look at.
+
+A window is frozen. Every figure in it is a plain sum or a sorted sample over `seconds`, so that a test can write one down
+by hand and a later source (PromQL) can fill the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from taskwatt.observations import CodeSite, Outcome, ProcessClass
+
+EMPTY_OUTCOMES: Mapping[Outcome, int] = MappingProxyType({})
+EMPTY_CPU: Mapping[Outcome, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWindow:
+    """One task type in one process class over the window."""
+
+    task: str
+    process_class: ProcessClass
+    attempts: Mapping[Outcome, int] = field(default_factory=lambda: EMPTY_OUTCOMES)
+    """Settled attempts by outcome."""
+    firsts: int = 0
+    """Attempts with which a logical id began (settled ones)."""
+    cpu: Mapping[Outcome, float] = field(default_factory=lambda: EMPTY_CPU)
+    """CPU seconds by outcome, the main process's share included; `pending` is what is in flight."""
+    repeat_attempts: int = 0
+    """Attempts that were retries (`retries > 0`) or redeliveries."""
+    repeat_wasted_cpu: float = 0.0
+    """CPU seconds of repeat attempts that did not end useful, the main process's share included."""
+    repeat_useful: int = 0
+    """Repeat attempts that ended useful."""
+    retry_delays: tuple[float, ...] = ()
+    """Delays that retried attempts asked for, in seconds, in the order in which they were seen (a bounded sample)."""
+    retry_growth: tuple[float, ...] = ()
+    """For retried attempts with retries >= 1: delay of attempt n / delay of attempt n-1 of the same task id (sampled)."""
+    max_depth: int = 0
+    """Deepest generation of this task publishing itself seen in the window."""
+    self_published: int = 0
+    """Attempts that came from an attempt of the same task name (not retries)."""
+    repeated_args: int = 0
+    """Of those, how many repeated the arguments of an attempt already seen in this lineage."""
+    unsettled_attempts: int = 0
+    """Most attempts that any one logical id has used without reaching a terminal state."""
+    oldest_in_flight_s: float = 0.0
+    """Age of the oldest attempt now running."""
+    in_flight: int = 0
+    code: CodeSite | None = None
+    """The hottest line, when one was sampled."""
+
+    @property
+    def settled(self) -> int:
+        return sum(self.attempts.values())
+
+    @property
+    def cpu_total(self) -> float:
+        return sum(self.cpu.values())
+
+
+@dataclass(frozen=True, slots=True)
+class HostWindow:
+    """Capacity of the machine as this worker meets it, over the window. Rates are in CPUs (seconds per second)."""
+
+    effective_cpus: float
+    """E = min(affinity, quota / period)."""
+    own_cpu: float | None
+    """C: CPU of all own processes; None where it cannot be read."""
+    own_run_delay: float | None
+    """W: run-queue delay of all own threads; None where the kernel does not tell (no schedstat)."""
+    throttled_ratio: float | None = None
+    """nr_throttled / nr_periods; None without a quota."""
+    steal_ratio: float | None = None
+    runnable_processes: int = 0
+    """Own processes that used CPU in the window."""
+
+    @property
+    def demand(self) -> float | None:
+        """D = C + W: the CPUs the own processes would have used, had nobody made them wait."""
+        if self.own_cpu is None or self.own_run_delay is None:
+            return None
+        return self.own_cpu + self.own_run_delay
+
+    @property
+    def own_excess(self) -> float | None:
+        """max(0, D - E): waiting that own concurrency alone explains."""
+        demand = self.demand
+        return None if demand is None else max(0.0, demand - self.effective_cpus)
+
+    @property
+    def shortfall(self) -> float | None:
+        """min(D, E) - C: CPU that was ours to have and that the host took away."""
+        demand = self.demand
+        if demand is None or self.own_cpu is None:
+            return None
+        return max(0.0, min(demand, self.effective_cpus) - self.own_cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one agent knows about a span of time; the argument of every rule."""
+
+    seconds: float
+    """Length actually covered; shorter than asked for while the agent is young."""
+    process_class: ProcessClass
+    tasks: tuple[TaskWindow, ...]
+    host: HostWindow
+    cpu_total: float
+    """CPU seconds the kernel charged to all processes of this agent in the window."""
+    cpu_none: float
+    """CPU seconds booked to no attempt (idle polling of the broker, start-up)."""
+    cpu_unattributed: float
+    slots: int = 0
+    """Pool size; 0 when unknown."""
+    ledger: Mapping[tuple[str, Outcome, str], float] = field(default_factory=dict)
+    """(task, outcome, activity) -> CPU seconds in the window."""
+    dropped: int = 0
+    """Records lost to bounds or damage in the window; lowers confidence."""
+
+    @property
+    def total_cores(self) -> float:
+        return self.cpu_total / self.seconds if self.seconds else 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Share of the kernel's CPU that the ledger explains, 0 to 1."""
+        if self.cpu_total <= 0:
+            return 1.0
+        return max(0.0, min(1.0, 1.0 - self.cpu_unattributed / self.cpu_total))
