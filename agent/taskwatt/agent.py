@@ -1,0 +1,410 @@
+"""One agent: drains, keeps the ledger, judges, and tells. Lives in the process that owns a directory, on a thread of its own.
+
+A tick a second, one way: segments -> observations -> ledger and windows -> rules -> incidents -> export and files.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from taskwatt import clocks, rules
+from taskwatt.code_probe import probe
+from taskwatt.drainer import Collected, Death, Drainer, Live
+from taskwatt.export.history import HistoryWriter
+from taskwatt.export.pipeline import Pipeline
+from taskwatt.gauges import Reading
+from taskwatt.incidents import Incidents
+from taskwatt.journal import Journal
+from taskwatt.meter import meter
+from taskwatt.observations import Activity, CodeSite, ProcessClass
+from taskwatt.report.triage import ProcessDescription, document
+from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
+from taskwatt.settings import Settings
+from taskwatt.windows import Window
+from taskwatt.windows.capacity import Capacity
+from taskwatt.windows.ledger import NO_TASK, Key, Ledger, Served, Snapshot, weight
+from taskwatt.windows.tasks import TaskWindows
+
+log = logging.getLogger("taskwatt")
+
+TICK_S: Final = 1.0
+WINDOWS: Final = (10, 60)
+VERDICTS_EVERY_S: Final = 60.0
+RECOVER_EVERY_S: Final = 30.0
+CODE_FOR_S: Final = 2.0
+CODE_EVERY_S: Final = 60.0
+HOT_CORES: Final = 0.05
+"""CPU of one task type from which its line is worth asking for."""
+STUCK_S: Final = 5.0
+"""Age of an attempt that uses CPU, after which it is looked at from outside: it may never return to the hook."""
+_MODES: Final = {0: "none yet", 1: "own", 2: "provider", 3: "official"}
+
+
+class Agent:
+    """Start it in the owning process; never use it after a fork."""
+
+    def __init__(
+        self,
+        runtime: RuntimeDirectory,
+        directory: AgentDirectory,
+        segment: SegmentWriter,
+        settings: Settings,
+        process_class: ProcessClass,
+        service: str,
+        deaths: dict[int, Death],
+        ended_as: Callable[[str], str | None],
+        received: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """`received`: serialization CPU of the owning process by task type since the last call (decoding their messages)."""
+        self._runtime, self._directory, self._segment = runtime, directory, segment
+        self._class: ProcessClass = process_class
+        self._deaths, self._ended_as, self._received = deaths, ended_as, received
+        self.ledger = Ledger()
+        self.dropped: dict[str, int] = {}
+        self.slots = 0
+        self._tasks = TaskWindows()
+        self._capacity = Capacity()
+        self._incidents = Incidents(time.time_ns)
+        self._journal = Journal(directory.path)
+        self._drainer = Drainer(directory, self._journal, deaths, ended_as, segment)
+        self._history = HistoryWriter(runtime.history, directory.path.name)
+        self._pipeline = Pipeline(
+            self,
+            self._journal,
+            self._history,
+            service=service,
+            excluded=lambda task: any(fnmatchcase(task, pattern) for pattern in settings.excluded_tasks),
+            incident_of=lambda task: self._incident_ids.get(task),
+            environ=os.environ,
+        )
+        self._incident_ids: dict[str, str] = {}
+        self._code: dict[str, tuple[CodeSite, float]] = {}
+        self._code_asked_at = 0.0
+        self._snapshots: list[tuple[float, Snapshot]] = []
+        self._drops: list[int] = []
+        self._spent = self._clocks()
+        self._cores: dict[int, float] = {}
+        self._last_clock: dict[int, tuple[float, float]] = {}
+        self._carry = 0.0
+        self._verdicts_at = self._recover_at = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="taskwatt", daemon=True)
+        self._window: Window | None = None
+
+    # What the instruments read.
+
+    @property
+    def readings(self) -> Sequence[Reading]:
+        host = self._window.host if self._window is not None else None
+        own = [Reading("taskwatt.cpu.effective", host.effective_cpus, {})] if host is not None else []
+        return [*self._pipeline.readings, *own]
+
+    def incidents_active(self) -> Iterable[tuple[str, str]]:
+        return [(one.finding.cause, one.severity) for one in self._incidents.active]
+
+    def unattributed(self) -> Iterable[tuple[str, float]]:
+        if not self._snapshots:
+            return []
+        snapshot = self._snapshots[-1][1]
+        return [(name, max(0.0, snapshot.unattributed(name))) for name in list(snapshot.kernel)]
+
+    def run_delay(self) -> Iterable[tuple[str, float]]:
+        total = self._capacity.total_run_delay
+        return [] if total is None else [(self._class, total)]
+
+    # Life.
+
+    def start(self) -> None:
+        self._pipeline.start()
+        self._thread.start()
+
+    def add_probe(self, probe: Callable[[], Iterable[Reading]]) -> None:
+        self._pipeline.add_probe(probe)
+
+    def stop(self) -> None:
+        """Drain once more, send what is left within the exit bound, and clear up unless something still waits."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join(2.0)
+        self._guarded_tick()
+        self._tell_verdicts(force=True)
+        finished = self._pipeline.stop()
+        self._drainer.close()
+        self._journal.close()
+        others = [path for path in self._directory.segments() if path != self._segment.path]
+        self._segment.close()
+        if finished and not others:
+            self._directory.remove()
+
+    def _run(self) -> None:
+        due = time.monotonic() + TICK_S
+        while not self._stop.wait(max(0.05, due - time.monotonic())):
+            due = max(due + TICK_S, time.monotonic())
+            self._guarded_tick()
+
+    def _guarded_tick(self) -> None:
+        try:
+            self.tick(time.monotonic())
+        except Exception as error:
+            if not self.dropped.get("tick"):
+                log.warning("taskwatt failed to evaluate one tick: %r", error, exc_info=error)
+            self.dropped["tick"] = self.dropped.get("tick", 0) + 1
+
+    def tick(self, now: float) -> None:
+        """Everything once. `now`: monotonic seconds."""
+        if now >= self._recover_at:
+            self._recover_at = now + RECOVER_EVERY_S
+            self._recover()
+        collected = self._drainer.collect()
+        served = self._fold(collected)
+        self._charge_own(collected, served)
+        for process_class, seconds in collected.idle_cpu.items():
+            self.ledger.book(process_class, NO_TASK, "none", "framework", seconds)
+        for process_class, seconds in collected.kernel.items():
+            self.ledger.kernel[process_class] += seconds
+        self._tasks.roll()
+        pids = [os.getpid(), *(one.pid for one in collected.live if one.pid != os.getpid())]
+        self._capacity.sample(now, pids)
+        self._measure_cores(collected.live)
+        self._note_code(collected.code, now)
+        self._snapshots.append((now, self.ledger.snapshot(_live_cells(collected.live, self.ledger))))
+        self._drops.append(sum(self.dropped.values()))
+        del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
+        windows = {float(seconds): self._window_of(seconds, collected.live) for seconds in WINDOWS}
+        self._window = windows[float(WINDOWS[0])]
+        findings = rules.evaluate(windows)
+        for transition in self._incidents.observe(findings, self._window.host.effective_cpus):
+            self._pipeline.tell(transition, self._window)
+            self._verdicts_at = 0.0
+        self._incident_ids = {one.finding.task: one.id for one in self._incidents.active if one.finding.task}
+        self._ask_for_code(now, collected.live)
+        self._document = document(
+            windows=windows,
+            findings=findings,
+            incidents=self._incidents.active,
+            processes=self._describe(collected.live),
+        )
+        self._document["agent"] = {
+            "identity": self._directory.path.name,
+            "updated_ns": time.time_ns(),
+            "pid": os.getpid(),
+        }
+        self._publish_verdicts(now)
+
+    # Folding.
+
+    def _fold(self, collected: Collected) -> list[Served]:
+        served: list[Served] = []
+        for process_class, attempt, own in collected.settled:
+            attempt = attempt._replace(outcome=self._tasks.outcome(attempt))
+            task = self.ledger.name(attempt.task)
+            self.ledger.settle(process_class, attempt)
+            self._tasks.fold(process_class, task, attempt)
+            self._pipeline.record(task, attempt)
+            served.append(Served(process_class, task, attempt.outcome, not attempt.first, weight(attempt)))
+            if own:
+                self._carry -= attempt.cpu.total - attempt.cpu.subprocesses
+        for one in collected.totals:
+            task = self.ledger.name(one.task)
+            self.ledger.attempts[one.process_class, task, one.outcome, one.state] += one.attempts
+            self.ledger.book_cpu(one.process_class, task, one.outcome, one.cpu)
+            self._tasks.add_cells(one.process_class, task, one.outcome, one.attempts, one.firsts, one.cpu.total)
+            served.append(Served(one.process_class, task, one.outcome, one.firsts == 0, float(one.attempts)))
+        for reason, count in collected.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.dropped["journal"] = self._journal.dropped
+        return served
+
+    def _clocks(self) -> tuple[float, float, float, float]:
+        """(process, the agent's threads, serialization, gc) CPU seconds of this process."""
+        own = 0.0
+        for ident in (getattr(self, "_thread", None), getattr(self, "_pipeline", None)):
+            native = ident.ident if isinstance(ident, threading.Thread) else getattr(ident, "native_id", None)
+            own += (clocks.thread_cpu(native) or 0.0) if native is not None else 0.0
+        return time.process_time(), own, meter.serialization, meter.gc
+
+    def _charge_own(self, collected: Collected, served: list[Served]) -> None:
+        """Book this process's own CPU since the last tick: to the attempts it served, or to nobody."""
+        before, now = self._spent, self._clocks()
+        self._spent = now
+        total, agent, serialization, collections = (max(0.0, new - old) for new, old in zip(now, before, strict=True))
+        self.ledger.kernel[self._class] += total
+        if any(one.pid == os.getpid() and one.task for one in collected.live):
+            self._carry += total  # an attempt runs in this very process; its record will say what it used
+            return
+        available = total + self._carry
+        self._carry = min(0.0, available)
+        available = max(0.0, available)
+        spent: dict[Activity, float] = {"agent": min(agent, available)}
+        spent["serialization"] = min(serialization, available - spent["agent"])
+        spent["gc"] = min(collections, available - spent["agent"] - spent["serialization"])
+        spent["framework"] = available - sum(spent.values())
+        spent["serialization"] -= self._charge_received(served, spent["serialization"])
+        shares = self.ledger.apportion(self._class, spent, served)
+        self._tasks.add_share(self._class, shares)
+
+    def _charge_received(self, served: list[Served], most: float) -> float:
+        """Book decoding in this process to the task types whose messages they were; returns what was booked."""
+        booked = 0.0
+        for task, seconds in self._received().items():
+            mine = [one for one in served if one.task == task]
+            seconds = min(seconds, most - booked)
+            if mine and seconds > 0:
+                self._tasks.add_share(self._class, self.ledger.apportion(self._class, {"serialization": seconds}, mine))
+                booked += seconds
+        return booked
+
+    def _window_of(self, slices: int, live: Sequence[Live]) -> Window:
+        now, latest = self._snapshots[-1]
+        then, earlier = self._snapshots[max(0, len(self._snapshots) - 1 - slices)]
+        delta = latest.since(earlier)
+        seconds = max(now - then, 1e-9) if len(self._snapshots) > 1 else 0.0
+        table: dict[tuple[str, Any, str], float] = {}
+        for (_, task, outcome, activity), value in delta.cells.items():
+            table[task, outcome, activity] = table.get((task, outcome, activity), 0.0) + value
+        kernel = sum(delta.kernel.values())
+        return Window(
+            seconds=seconds,
+            process_class=self._class,
+            tasks=self._tasks.over(
+                slices, _running(live, self.ledger), {name: site for name, (site, _) in self._code.items()}
+            ),
+            host=self._capacity.window(float(slices)),
+            cpu_total=kernel,
+            cpu_none=sum(value for key, value in table.items() if key[1] == "none"),
+            cpu_unattributed=kernel - sum(table.values()),
+            slots=self.slots,
+            ledger=table,
+            dropped=self._drops[-1] - self._drops[max(0, len(self._drops) - 1 - slices)],
+        )
+
+    # Code.
+
+    def _note_code(self, sites: Iterable[CodeSite], now: float) -> None:
+        for site in sites:
+            known = self._code.get(site.task)
+            if known is None or known[0] != site:
+                if len(self._code) < 500 or site.task in self._code:
+                    self._code[site.task] = (site, now)
+
+    def _ask_for_code(self, now: float, live: Sequence[Live]) -> None:
+        """Ask the children for the line of hot task types; look from outside at attempts that do not return."""
+        window = self._window
+        if window is None or not window.seconds:
+            return
+        hot = [one.task for one in window.tasks if one.cpu_total / window.seconds >= HOT_CORES]
+        stale = [task for task in hot if task not in self._code or now - self._code[task][1] > CODE_EVERY_S]
+        if stale and now - self._code_asked_at > CODE_FOR_S * 2:
+            self._code_asked_at = now
+            self._drainer.ask_for_code(time.time_ns() + int(CODE_FOR_S * 1e9))
+        for one in live:
+            if one.task in stale and one.running_s > STUCK_S and self._cores.get(one.pid, 0.0) > 0.5:
+                self._probe_from_outside(one, now)
+                return
+
+    def _probe_from_outside(self, one: Live, now: float) -> None:
+        found = probe(one.pid)
+        if isinstance(found, str):
+            if not self.dropped.get("no_code"):
+                log.info("taskwatt has no line for %s, which does not return: %s", one.task, found)
+            self.dropped.setdefault("no_code", 0)
+            self._code[one.task] = (CodeSite(one.task, "", "", 0, 0.0, 0), now)
+            return
+        self._code[one.task] = (found._replace(task=one.task), now)
+
+    # Telling.
+
+    def _measure_cores(self, live: Sequence[Live]) -> None:
+        """CPUs each process used since the last tick."""
+        before, self._last_clock = self._last_clock, {}
+        self._cores = {}
+        for pid in {os.getpid(), *(one.pid for one in live)}:
+            now, clock = time.monotonic(), clocks.process_cpu(pid) or 0.0
+            self._last_clock[pid] = now, clock
+            if pid in before and now > before[pid][0]:
+                self._cores[pid] = (clock - before[pid][1]) / (now - before[pid][0])
+
+    def _describe(self, live: Sequence[Live]) -> list[ProcessDescription]:
+        found: list[ProcessDescription] = []
+        for pid, process_class, role, mode, created_ns in self._drainer.processes:
+            kind = "child" if role == layout.CHILD else "main" if len(live) else "single"
+            name = _MODES.get(mode, "unknown")
+            found.append(ProcessDescription(pid, process_class, kind, self._cores.get(pid), name, True, created_ns))
+        return found
+
+    def _publish_verdicts(self, now: float) -> None:
+        temporary = self._directory.path / "latest.tmp"
+        try:
+            temporary.write_text(json.dumps(self._document))
+            temporary.replace(self._directory.latest)
+        except OSError:
+            self.dropped["latest"] = self.dropped.get("latest", 0) + 1
+        if now >= self._verdicts_at:
+            self._verdicts_at = now + VERDICTS_EVERY_S
+            self._tell_verdicts()
+
+    def _tell_verdicts(self, force: bool = False) -> None:
+        shown = getattr(self, "_document", None)
+        if shown is not None and (force or shown["findings"]):
+            self._history.verdicts(shown, dict(self._pipeline.resource.attributes))
+
+    # Recovery.
+
+    def _recover(self) -> None:
+        """Take over what dead agents left: fold it into this ledger, send what they had not sent."""
+        for other in self._runtime.agents():
+            if other.path == self._directory.path:
+                continue
+            try:
+                if not self._recover_one(other):
+                    self._recover_at = min(self._recover_at, time.monotonic() + 2 * TICK_S)
+            except Exception as error:
+                log.warning("taskwatt could not recover %s: %r", other.path.name, error)
+                self.dropped["recovery"] = self.dropped.get("recovery", 0) + 1
+
+    def _recover_one(self, other: AgentDirectory) -> bool:
+        """False when it should be tried again soon: its processes are still dying."""
+        from taskwatt.recovery import recover
+
+        found = recover(other, self._ended_as)
+        if found is None:
+            return True
+        if not found.complete:
+            return False
+        self._fold(found.collected)
+        for process_class, seconds in found.collected.kernel.items():
+            self.ledger.kernel[process_class] += seconds
+        self._journal.append(found.unsent)
+        other.remove()
+        log.info("taskwatt recovered %d attempts of an agent that had died", len(found.collected.settled))
+        return True
+
+
+def _live_cells(live: Iterable[Live], ledger: Ledger) -> dict[Key, float]:
+    cells: dict[Key, float] = {}
+    for one in live:
+        key: Key
+        if one.task:
+            key = (one.process_class, ledger.name(one.task), "pending", "business")
+        else:
+            key = (one.process_class, NO_TASK, "none", "framework")
+        cells[key] = cells.get(key, 0.0) + one.unbooked_s
+    return cells
+
+
+def _running(live: Iterable[Live], ledger: Ledger) -> dict[tuple[ProcessClass, str], tuple[int, float, float]]:
+    found: dict[tuple[ProcessClass, str], tuple[int, float, float]] = {}
+    for one in live:
+        if one.task:
+            key = (one.process_class, ledger.name(one.task))
+            count, oldest, pending = found.get(key, (0, 0.0, 0.0))
+            found[key] = (count + 1, max(oldest, one.running_s), pending + one.unbooked_s)
+    return found

@@ -1,0 +1,168 @@
+"""The agent's life in one process: nothing, then an owner or a child, then stopped; and nothing again after a fork.
+
+- An **owner** has a directory and a segment of its own, drains its children and exports. A worker's main process becomes one
+  when it starts; any other process when it first has something to say.
+- A **child** has a segment in its parent's directory, and no thread, socket or provider.
+
+After a fork the child process forgets what it inherited without touching a lock of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from taskwatt.observations import ProcessClass
+from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
+from taskwatt.segments.directory import identity
+from taskwatt.settings import Settings
+
+if TYPE_CHECKING:
+    from taskwatt.agent import Agent
+    from taskwatt.drainer import Death
+
+log = logging.getLogger("taskwatt")
+
+
+_inherited: list[object] = []
+
+
+class Runtime:
+    """What this process is. One instance a process: `runtime`."""
+
+    def __init__(self) -> None:
+        self._forget()
+        self._hooked_fork = False
+
+    def _forget(self) -> None:
+        self.segment: SegmentWriter | None = None
+        self.agent: Agent | None = None
+        self.deaths: dict[int, Death] = {}
+        self.ended: dict[str, str] = {}
+        """Celery's state of tasks whose attempt the parent ended (revoked while running); bounded."""
+        self._refused = False
+        self._directory: AgentDirectory | None = None
+        self._runtime_directory: RuntimeDirectory | None = None
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def become_owner(self, process_class: ProcessClass) -> SegmentWriter | None:
+        """Make this process drain and export for itself (and its children). None, said once in the log, when it cannot."""
+        self._check_fork()
+        if self.segment is not None or self._refused:
+            return self.segment
+        with self._lock:
+            if self.segment is None and not self._refused:
+                try:
+                    self._open(process_class)
+                except (OSError, UnusableDirectory) as error:
+                    self._refused = True
+                    log.warning("taskwatt is off in process %d: %s", os.getpid(), error)
+        return self.segment
+
+    def become_child(self, process_class: ProcessClass) -> SegmentWriter | None:
+        """Make this process a pool child of its parent's agent; None when the parent has none (this process is not measured)."""
+        self._check_fork()
+        if self.segment is not None or self._refused:
+            return self.segment
+        self._refused = True
+        parent = os.getppid()
+        try:
+            runtime, _ = RuntimeDirectory.open(Settings.from_environ(os.environ).directory)
+            directory = AgentDirectory(runtime.path / "agents" / identity(parent))
+            if not directory.owner_segment.exists():
+                log.info("taskwatt: the parent of process %d runs no agent; this process is not measured", os.getpid())
+                return None
+            self.segment = SegmentWriter(directory.child_segment(os.getpid()), layout.CHILD, process_class)
+        except (OSError, UnusableDirectory) as error:
+            log.warning("taskwatt is off in process %d: %s", os.getpid(), error)
+            return None
+        self._refused = False
+        self._watch_forks()
+        return self.segment
+
+    def start_agent(
+        self,
+        process_class: ProcessClass,
+        service: str,
+        received: Callable[[], Mapping[str, float]] = dict,
+    ) -> Agent | None:
+        """Start draining and exporting; idempotent. Only in an owner, and not before a pre-forking server has forked."""
+        if self.agent is not None or self.segment is None or self._directory is None or self._runtime_directory is None:
+            return self.agent
+        from taskwatt.agent import Agent
+
+        try:
+            self.agent = Agent(
+                self._runtime_directory,
+                self._directory,
+                self.segment,
+                Settings.from_environ(os.environ),
+                process_class,
+                service,
+                self.deaths,
+                self.ended.get,
+                received,
+            )
+            self.agent.start()
+        except Exception as error:
+            self.agent = None
+            log.warning("taskwatt could not start its agent in process %d: %r", os.getpid(), error, exc_info=error)
+            return None
+        atexit.register(self.stop)
+        return self.agent
+
+    def note_ended(self, task_id: str, state: str) -> None:
+        """The parent ended an attempt of this task id; its record will say so."""
+        if len(self.ended) > 1024:
+            self.ended.clear()
+        self.ended[task_id] = state
+
+    def stop(self) -> None:
+        """Send what is left (bounded) and become nothing again; leaves no thread, file or handler."""
+        if self._pid != os.getpid():
+            return
+        agent, self.agent = self.agent, None
+        segment, directory = self.segment, self._directory
+        if agent is not None:
+            atexit.unregister(self.stop)
+            agent.stop()
+        elif segment is not None:
+            segment.close()
+            if directory is not None:
+                directory.remove()
+        self._forget()
+
+    def _open(self, process_class: ProcessClass) -> None:
+        settings = Settings.from_environ(os.environ)
+        self._runtime_directory, refused = RuntimeDirectory.open(settings.directory)
+        for reason in refused:
+            log.warning("taskwatt: %s; using %s", reason, self._runtime_directory.path)
+        self._directory = self._runtime_directory.agent(os.getpid())
+        self._directory.owner_segment.unlink(missing_ok=True)
+        self.segment = SegmentWriter(self._directory.owner_segment, layout.OWNER, process_class)
+        self._watch_forks()
+
+    def _watch_forks(self) -> None:
+        if not self._hooked_fork:
+            # Handlers of register_at_fork cannot be taken back: this one stays, and does nothing in a process without an agent.
+            self._hooked_fork = True
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        if self.segment is not None:
+            self.segment.close()
+        # Never destroyed here: a destructor of an exporter's channel may wait for a thread that this process does not have.
+        _inherited.append(self.agent)
+        self._forget()
+
+    def _check_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._after_fork()
+
+
+runtime = Runtime()

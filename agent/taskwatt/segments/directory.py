@@ -1,0 +1,161 @@
+"""Where segments live and who owns them.
+
+    <runtime directory>/            0700, ours; TASKWATT_DIR, else shared memory, else the temporary directory
+        agents/<identity>/          one per process that drains: a worker's main process, a web worker, a script
+            owner.seg               its own segment; it holds this file's lock for as long as it lives
+            <pid>-<ticks>.seg       its pool children
+            journal-*.bin           records drained but not yet accepted by a receiver
+            latest.json             its newest verdicts
+        history/                    bounded OTLP-JSON lines
+
+An identity is boot id, pid namespace, pid and start time: a pid alone is reused.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskwatt import clocks
+from taskwatt.segments import layout
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class UnusableDirectory(Exception):
+    """A runtime directory that cannot be used; the message is a sentence for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDirectory:
+    """The folder of one draining process."""
+
+    path: Path
+
+    @property
+    def owner_segment(self) -> Path:
+        return self.path / "owner.seg"
+
+    @property
+    def latest(self) -> Path:
+        return self.path / "latest.json"
+
+    def child_segment(self, pid: int) -> Path:
+        return self.path / f"{pid}-{clocks.start_time(pid) or 0}.seg"
+
+    def segments(self) -> list[Path]:
+        """Every segment in the folder, the owner's first; empty when the folder is gone."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.path) if entry.name.endswith(".seg"))
+        except OSError:
+            return []
+        return [self.path / name for name in sorted(names, key=lambda name: name != "owner.seg")]
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class RuntimeDirectory:
+    """A private directory that exists, is ours, and has room."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, configured: Path | None) -> tuple[RuntimeDirectory, list[str]]:
+        """The first usable candidate, and a sentence for each one that was passed over.
+
+        Raises UnusableDirectory when none is usable.
+        """
+        refused: list[str] = []
+        for candidate in candidates(configured):
+            try:
+                _claim(candidate)
+            except UnusableDirectory as error:
+                if candidate != _shared_memory() or configured is not None:
+                    refused.append(str(error))
+            else:
+                return cls(candidate), refused
+        raise UnusableDirectory("; ".join(refused) or "no runtime directory is usable")
+
+    @property
+    def history(self) -> Path:
+        """Where the bounded history goes: beside the segments if configured, else on disk rather than in memory."""
+        shared = _shared_memory()
+        if shared is not None and self.path == shared:
+            return _temporary() / "history"
+        return self.path / "history"
+
+    def agent(self, pid: int) -> AgentDirectory:
+        """The folder of process `pid` (created if missing); OSError when there is no room."""
+        path = self.path / "agents" / identity(pid)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return AgentDirectory(path)
+
+    def agents(self) -> Iterator[AgentDirectory]:
+        try:
+            entries = sorted(os.scandir(self.path / "agents"), key=lambda entry: entry.name)
+        except OSError:
+            return
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield AgentDirectory(Path(entry.path))
+
+
+def candidates(configured: Path | None) -> list[Path]:
+    """Where to look, best first. The CLI reads all of them."""
+    shared = _shared_memory()
+    found = [path for path in (configured, shared, _temporary()) if path is not None]
+    return list(dict.fromkeys(found))
+
+
+def identity(pid: int) -> str:
+    return f"{clocks.boot_id()[:8]}-{clocks.pid_namespace()}-{pid}-{clocks.start_time(pid) or 0}"
+
+
+def _shared_memory() -> Path | None:
+    return SHARED_MEMORY / f"taskwatt-{os.getuid()}" if SHARED_MEMORY.is_dir() else None
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f"taskwatt-{os.getuid()}"
+
+
+def _claim(path: Path) -> None:
+    """Make `path` a private directory of ours with room for one segment, or raise UnusableDirectory saying why not."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.lstat(path)
+    except OSError as error:
+        raise UnusableDirectory(f"{path} cannot be made: {error.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnusableDirectory(f"{path} is not a directory")
+    if found.st_uid != os.getuid():
+        raise UnusableDirectory(f"{path} belongs to user {found.st_uid}, not to us ({os.getuid()})")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise UnusableDirectory(f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):o}, want 700)")
+    probe = path / f".room-{os.getpid()}"
+    try:
+        descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UnusableDirectory(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        reserve(descriptor, layout.SIZE)
+    except OSError as error:
+        raise UnusableDirectory(f"{path} has no room for a segment: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Give the file real blocks. A sparse file on a full tmpfs would be SIGBUS in the user's process; this is ENOSPC here."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.pwrite(descriptor, bytes(size), 0)
