@@ -1,0 +1,1 @@
+"""Everything that speaks OpenTelemetry; no other package imports it."""

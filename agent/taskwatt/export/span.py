@@ -1,0 +1,126 @@
+"""The light span that is current during an attempt when nobody else traces it.
+
+It keeps what user code and other instrumentations set on it, within OpenTelemetry's usual bounds, until the attempt ends and
+the record carries it away. It is never exported from the executing process.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry.trace import Span, SpanContext, Status, StatusCode
+from opentelemetry.util import types
+
+_MAX_ITEMS = 128
+_MAX_TEXT = 2048
+"""Characters of one value; backends cut there as well."""
+
+
+class RecordedSpan(Span):
+    """Records attributes, events, links, status and name; `end` is the attempt's, so it does nothing here."""
+
+    __slots__ = ("_attributes", "_context", "_events", "_links", "_name", "_renamed", "_status")
+
+    def __init__(self, context: SpanContext, name: str) -> None:
+        self._context = context
+        self._name = name
+        self._renamed = False
+        self._attributes: dict[str, Any] | None = None
+        self._events: list[tuple[str, int, dict[str, Any]]] | None = None
+        self._links: list[tuple[str, str, dict[str, Any]]] | None = None
+        self._status: tuple[int, str | None] | None = None
+
+    def end(self, end_time: int | None = None) -> None:
+        """The attempt ends its span."""
+
+    def get_span_context(self) -> SpanContext:
+        return self._context
+
+    def is_recording(self) -> bool:
+        return True
+
+    def set_attribute(self, key: str, value: types.AttributeValue) -> None:
+        self.set_attributes({key: value})
+
+    def set_attributes(self, attributes: Mapping[str, types.AttributeValue]) -> None:
+        if self._attributes is None:
+            self._attributes = {}
+        _merge(self._attributes, attributes)
+
+    def add_event(self, name: str, attributes: types.Attributes = None, timestamp: int | None = None) -> None:
+        if self._events is None:
+            self._events = []
+        if len(self._events) < _MAX_ITEMS:
+            self._events.append((str(name), timestamp or time.time_ns(), _merge({}, attributes)))
+
+    def add_link(self, context: SpanContext, attributes: types.Attributes = None) -> None:
+        if self._links is None:
+            self._links = []
+        if len(self._links) < _MAX_ITEMS and context.is_valid:
+            self._links.append((f"{context.trace_id:032x}", f"{context.span_id:016x}", _merge({}, attributes)))
+
+    def update_name(self, name: str) -> None:
+        self._name, self._renamed = str(name), True
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        code = status.status_code if isinstance(status, Status) else status
+        text = status.description if isinstance(status, Status) else description
+        if self._status is not None and self._status[0] == StatusCode.OK.value:
+            return  # OpenTelemetry: OK is final
+        if code is not StatusCode.UNSET:
+            self._status = (code.value, text if code is StatusCode.ERROR else None)
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: types.Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        kind = type(exception)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        found: dict[str, types.AttributeValue] = {
+            "exception.type": name,
+            "exception.message": str(exception),
+            "exception.stacktrace": "".join(traceback.format_exception(exception))[-_MAX_TEXT:],
+            "exception.escaped": str(escaped),
+        }
+        self.add_event("exception", {**found, **(attributes or {})}, timestamp)
+
+    def user_data(self, limit: int) -> dict[str, Any]:
+        """What was set, JSON-ready; events, then attributes are left out while it is longer than `limit` bytes."""
+        found: dict[str, Any] = {}
+        if self._renamed:
+            found["name"] = self._name[:_MAX_TEXT]
+        if self._status is not None:
+            found["status"] = self._status
+        for key, value in (("links", self._links), ("attributes", self._attributes), ("events", self._events)):
+            if value:
+                found[key] = value
+                if len(json.dumps(found)) > limit:
+                    del found[key]
+                    found["cut"] = True
+        return found
+
+
+def _merge(into: dict[str, Any], attributes: types.Attributes) -> dict[str, Any]:
+    for key, value in (attributes or {}).items():
+        if key in into or len(into) < _MAX_ITEMS:
+            into[str(key)] = _plain(value)
+    return into
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return value[:_MAX_TEXT]
+    if isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")[:_MAX_TEXT]
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value[:_MAX_ITEMS]]
+    return str(value)[:_MAX_TEXT]

@@ -1,0 +1,126 @@
+"""From records to finished OpenTelemetry spans, for whichever exporter takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from taskwatt import __version__
+from taskwatt.export.attributes import attempt_attributes, publish_attributes
+from taskwatt.observations import Attempt, Publish
+
+SCOPE = InstrumentationScope("taskwatt", __version__)
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_NO_SPAN = bytes(8)
+_FAILED = frozenset({"failed", "cancelled"})
+_DESCRIPTIONS = {"REJECTED": "rejected", "REVOKED": "revoked", "FAILURE": "failed"}
+
+
+class SpanFactory:
+    """Makes spans of one resource. `excluded` says which task names stay out of spans; the ledger has them all the same."""
+
+    def __init__(
+        self, resource: Resource, excluded: Callable[[str], bool], incident_of: Callable[[str], str | None]
+    ) -> None:
+        self._resource = resource
+        self._excluded = excluded
+        self._incident_of = incident_of
+
+    def wanted(self, observed: Attempt | Publish | None) -> bool:
+        return observed is not None and observed.sampled and not observed.exported and not self._excluded(observed.task)
+
+    def span(self, observed: Attempt | Publish) -> ReadableSpan:
+        return self._attempt(observed) if isinstance(observed, Attempt) else self._publish(observed)
+
+    def _attempt(self, attempt: Attempt) -> ReadableSpan:
+        data = _user_data(attempt.user_data)
+        attributes: dict[str, Any] = dict(data.get("attributes") or {})
+        attributes.update(
+            attempt_attributes(
+                task=attempt.task,
+                state=attempt.state,
+                task_id=attempt.task_id,
+                queue=attempt.queue,
+                attempt=attempt.retries + 1,
+                outcome=attempt.outcome,
+                cpu_s=attempt.cpu.total,
+                serialization_s=attempt.cpu.serialization,
+                queue_wait_s=attempt.queue_wait_s,
+                redelivered=attempt.redelivered,
+                max_rss=attempt.max_rss,
+                body_size=attempt.body_size,
+            )
+        )
+        incident = self._incident_of(attempt.task)
+        if incident is not None:
+            attributes["taskwatt.incident.id"] = incident
+        links = [Link(_context(attempt.link_trace_id, attempt.link_span_id))] if any(attempt.link_span_id) else []
+        links += [
+            Link(_context(bytes.fromhex(trace_id), bytes.fromhex(span_id)), extra)
+            for trace_id, span_id, extra in data.get("links") or ()
+        ]
+        events = [Event(name, extra, timestamp) for name, timestamp, extra in data.get("events") or ()]
+        end_ns = attempt.start_ns + int(attempt.duration_s * 1e9)
+        exception = data.get("exception")
+        if exception and attempt.outcome in _FAILED and not any(event.name == "exception" for event in events):
+            events.append(
+                Event("exception", {"exception.type": exception[0], "exception.message": exception[1]}, end_ns)
+            )
+        return ReadableSpan(
+            name=data.get("name") or f"run/{attempt.task}",
+            context=_context(attempt.trace_id, attempt.span_id),
+            parent=_context(attempt.trace_id, attempt.parent_span_id) if attempt.parent_span_id != _NO_SPAN else None,
+            resource=self._resource,
+            attributes=attributes,
+            events=events,
+            links=links,
+            kind=SpanKind.CONSUMER,
+            status=_status(attempt, data),
+            start_time=attempt.start_ns,
+            end_time=end_ns,
+            instrumentation_scope=SCOPE,
+        )
+
+    def _publish(self, publish: Publish) -> ReadableSpan:
+        return ReadableSpan(
+            name=f"apply_async/{publish.task}",
+            context=_context(publish.trace_id, publish.span_id),
+            parent=_context(publish.trace_id, publish.parent_span_id) if publish.parent_span_id != _NO_SPAN else None,
+            resource=self._resource,
+            attributes=publish_attributes(publish.task, publish.task_id, publish.queue),
+            kind=SpanKind.PRODUCER,
+            status=Status(StatusCode.UNSET),
+            start_time=publish.start_ns,
+            end_time=publish.start_ns + int(publish.duration_s * 1e9),
+            instrumentation_scope=SCOPE,
+        )
+
+
+def _status(attempt: Attempt, data: dict[str, Any]) -> Status:
+    if data.get("status"):
+        code, description = data["status"]
+        return Status(StatusCode(code), description)
+    if attempt.outcome not in _FAILED:
+        return Status(StatusCode.UNSET)
+    exception = data.get("exception")
+    return Status(StatusCode.ERROR, exception[1] if exception else _DESCRIPTIONS.get(attempt.state, "failed"))
+
+
+def _context(trace_id: bytes, span_id: bytes) -> SpanContext:
+    return SpanContext(int.from_bytes(trace_id, "big"), int.from_bytes(span_id, "big"), False, _SAMPLED)
+
+
+def _user_data(raw: bytes) -> dict[str, Any]:
+    if not raw:
+        return {}
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
