@@ -1,0 +1,1 @@
+"""What a person or a script reads: the triage document, and its rendering for a terminal."""

@@ -1,0 +1,217 @@
+"""The screen for 3 a.m.: the diagnosis first, then its numbers, then where the CPU went, then what is not the matter.
+
+Every function turns a part of the triage document into lines; none knows where they are written.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskwatt.observations import WASTED_OUTCOMES
+from taskwatt.report.terminal import Paint, plain, shortened
+from taskwatt.report.triage import Document
+
+LEDGER_ROWS = 6
+"""Task and outcome pairs shown; the rest is one line."""
+
+BAR, FIGURES, NAME = 20, 36, 20
+"""Columns of a ledger line: the bar at its widest, the figures beside it, the name at its narrowest."""
+
+SEVERITY_STYLES: Mapping[str, str] = {"critical": "alarm", "warning": "yellow", "info": "cyan"}
+HEALTHY_CAUSE = "useful_compute"
+
+METRICS: Mapping[str, tuple[str, str]] = {
+    "amplification": ("attempts per arrival", "{:.1f}"),
+    "retry_share": ("share of retries, at least", "{:.0%}"),
+    "retries_per_s": ("retries per second", "{:.1f}"),
+    "median_retry_delay_s": ("median pause", "{:.2g} s"),
+    "retry_delay_growth": ("growth of the pause, at most", "{:.2f}x"),
+    "repeat_success_share": ("repeats that succeed", "{:.0%}"),
+    "wasted_cores": ("wasted CPUs", "{:.2f}"),
+    "depth": ("generations", "{:.0f}"),
+    "repeated_args_share": ("repeated arguments, at least", "{:.0%}"),
+    "unsettled_attempts": ("attempts without an end", "{:.0f}"),
+    "own_excess": ("CPUs asked for beyond E", "{:.2f}"),
+    "demand": ("CPUs asked for", "{:.2f}"),
+    "run_delay_per_cpu": ("waiting per CPU second", "{:.2f}"),
+    "shortfall": ("CPUs withheld", "{:.2f}"),
+    "throttled_ratio": ("periods throttled", "{:.0%}"),
+    "steal_ratio": ("time stolen", "{:.1%}"),
+    "total_cores": ("busy CPUs", "{:.2f}"),
+    "useful_ratio": ("useful share", "{:.0%}"),
+}
+"""How a metric of the evidence is called and written for people; others appear under their own name."""
+
+
+def found(document: Document) -> list[dict[str, Any]]:
+    """The findings that hold, as ranked; useful compute, which is good news, last."""
+    held = [finding for finding in document["findings"] if finding["verdict"] == "found"]
+    return sorted(held, key=lambda finding: finding["cause"] == HEALTHY_CAUSE)
+
+
+def healthy(document: Document) -> bool:
+    """Is there nothing to act on?"""
+    return all(finding["cause"] == HEALTHY_CAUSE for finding in found(document))
+
+
+def render(document: Document, *, color: bool, width: int) -> str:
+    """The whole screen; ends with a newline."""
+    paint = Paint(color)
+    held = found(document)
+    lines = [*header(document, paint, width), ""]
+    if not held:
+        lines += [paint("green", line) for line in _wrapped(_nothing_found(document), width)] + [""]
+    for finding in held:
+        lines += [*_diagnosis(finding, paint, width), ""]
+    lines += [*ledger(document, paint, width, LEDGER_ROWS), "", *_causes(document, paint, width)]
+    return "\n".join(lines) + "\n"
+
+
+def header(document: Document, paint: Paint, width: int) -> list[str]:
+    """One line: what was looked at, for how long, and how busy it was."""
+    sums, processes = document["ledger"], document["processes"]
+    alive = sum(process["alive"] for process in processes)
+    ended = len(processes) - alive
+    classes = ", ".join(sorted({process["process_class"] for process in processes})) or "nothing"
+    parts = [
+        f"{classes}: {alive} process{'' if alive == 1 else 'es'}" + (f" and {ended} ended" if ended else ""),
+        f"{sums['total_cores']:.2f} of {document['host'].get('effective_cpus') or 0:g} CPUs busy",
+        f"{sums['wasted_cores']:.2f} wasted",
+        f"last {document['window_s']:.0f} s" + (" before the end" if ended and not alive else ""),
+    ]
+    return [paint("bold", "taskwatt") + paint("dim", plain(" · " + " · ".join(parts))[: width - 8])]
+
+
+def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]:
+    """CPU by task and outcome, the largest first, then by activity. Both sum to the kernel's figure."""
+    sums = document["ledger"]
+    total = sums["total_cores"]
+    if not total:
+        return [paint("dim", "No CPU was used in the window.")]
+    pairs: dict[tuple[str, str], float] = defaultdict(float)
+    activities: dict[str, float] = defaultdict(float)
+    for row in sums["rows"]:
+        pairs[row["task"], row["outcome"]] += row["cores"]
+        activities[row["activity"]] += row["cores"]
+    unattributed = sums["unattributed_ratio"] * total
+    name = max(NAME, width - BAR - FIGURES)
+    bar = max(0, min(BAR, width - name - FIGURES))
+    lines = [paint("dim", f"{'CPU by task and outcome':<{name}} {'':<11}{'CPUs':>6} {'share':>6}")]
+    ranked = sorted(pairs.items(), key=lambda pair: -pair[1])
+    for (task, outcome), cores in ranked[:most]:
+        lines.append(_ledger_line(task or "(no task)", outcome, cores, total, name, bar, paint))
+    rest = sum(cores for _, cores in ranked[most:])
+    if rest:
+        lines.append(_ledger_line(f"({len(ranked) - most} more)", "", rest, total, name, bar, paint))
+    if "unattributed" not in activities:
+        lines.append(_ledger_line("(unattributed)", "", unattributed, total, name, bar, paint))
+        activities["unattributed"] = unattributed
+    return lines + _activities(activities, total, paint, width)
+
+
+def _activities(activities: Mapping[str, float], total: float, paint: Paint, width: int) -> list[str]:
+    ranked = sorted(activities.items(), key=lambda pair: -pair[1])
+    shares = [f"{activity} {cores / total:.1%}" for activity, cores in ranked]
+    return [paint("dim", line) for line in _wrapped("by activity: " + " · ".join(shares), width, "             ")]
+
+
+def _ledger_line(task: str, outcome: str, cores: float, total: float, name: int, columns: int, paint: Paint) -> str:
+    share = cores / total
+    wasted = outcome in WASTED_OUTCOMES
+    bar = "█" * max(0, min(columns, round(share * columns)))
+    style = "red" if wasted else "green" if outcome == "useful" else "dim"
+    mark = paint("red", " waste") if wasted else ""
+    return (
+        f"{shortened(task, name):<{name}} {paint(style, f'{outcome:<10}')} {cores:>6.2f} {share:>6.1%} "
+        f"{paint(style, bar)}{mark}"
+    ).rstrip()
+
+
+def _nothing_found(document: Document) -> str:
+    verdicts = [finding["verdict"] for finding in document["findings"]]
+    clear, unknown = verdicts.count("clear"), verdicts.count("not_enough_data")
+    return f"Nothing found: {clear} causes are clear, {unknown} could not be judged (below)."
+
+
+def _diagnosis(finding: Mapping[str, Any], paint: Paint, width: int) -> list[str]:
+    style = SEVERITY_STYLES[finding["severity"]]
+    subtype = f" ({finding['subtype']})" if finding["subtype"] else ""
+    title = f"{finding['severity'].upper()}  {finding['cause']}{subtype} in {finding['process_class']}"
+    return [
+        paint(style, plain(title)),
+        *(paint("bold", line) for line in _wrapped(finding["summary"], width)),
+        *_evidence(finding["evidence"], paint, width),
+        *_labelled("code", _code_line(finding["code"]), paint, width),
+        *(line for each in finding["ruled_out"] for line in _labelled("not", each, paint, width)),
+        *_labelled("next", finding["next_step"] or "", paint, width),
+        *_labelled("seen", _seen(finding), paint, width),
+    ]
+
+
+def _evidence(evidence: Sequence[Mapping[str, Any]], paint: Paint, width: int) -> list[str]:
+    if not evidence:
+        return []
+    lines = [paint("dim", f"  {'evidence':<30}{'measured':>10}   {'threshold':<9}{'n':>9}")]
+    for each in evidence:
+        label, form = METRICS.get(each["metric"], (each["metric"], "{:.3g}"))
+        value, threshold = (_formatted(form, each[key]) for key in ("value", "threshold"))
+        relation = _relation(each["value"], each["threshold"])
+        lines.append(f"  {plain(label):<30}{value:>10} {relation} {threshold:<9}{each['n']:>9,}"[:width])
+    return lines
+
+
+def _formatted(form: str, value: float | None) -> str:
+    return "?" if value is None else form.format(value)
+
+
+def _relation(value: float | None, threshold: float | None) -> str:
+    """On which side of its threshold a value is: for a finding, the side that counts."""
+    if value is None or threshold is None:
+        return " "
+    return ">" if value > threshold else "<" if value < threshold else "="
+
+
+def _code_line(code: Mapping[str, Any] | None) -> str:
+    return "" if code is None else f"{code['function']}  {code['file']}:{code['line']}"
+
+
+def _seen(finding: Mapping[str, Any]) -> str:
+    incident = finding["incident_id"]
+    return f"confidence {finding['confidence']:.2f} · " + (
+        f"incident {incident}" if incident else "not yet an incident"
+    )
+
+
+def _causes(document: Document, paint: Paint, width: int) -> list[str]:
+    """Every cause has its line; those that say the same share one."""
+    lines: list[str] = []
+    for verdict, label, style in (
+        ("found", "found", "alarm"),
+        ("clear", "clear", "green"),
+        ("not_enough_data", "not enough data", "yellow"),
+    ):
+        said: dict[str, list[str]] = defaultdict(list)
+        for finding in document["findings"]:
+            if finding["verdict"] == verdict:
+                said[finding["task"] or "" if verdict == "found" else finding["summary"]].append(finding["cause"])
+        for summary, causes in said.items():
+            names = ", ".join(dict.fromkeys(causes))
+            text = f"{names}: {summary}" if summary else names
+            lines += _labelled(label, text, paint, width, column=19, style=style)
+    return lines
+
+
+def _labelled(label: str, text: str, paint: Paint, width: int, *, column: int = 8, style: str = "dim") -> list[str]:
+    """`text` wrapped beside a label; nothing for an empty text."""
+    if not text:
+        return []
+    first, *rest = _wrapped(text, width - column)
+    margin = " " * column
+    return [f"  {paint(style, f'{label:<{column - 2}}')}{first}", *(margin + line for line in rest)]
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(plain(text), width, subsequent_indent=indent, break_on_hyphens=False) or [""]

@@ -1,0 +1,219 @@
+"""The triage document: everything known about one agent's last seconds, as plain JSON-ready data.
+
+Its shape is a public contract ("taskwatt.triage/1"). `document` builds one, `merge` joins those of a machine's agents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from taskwatt.incidents import Incident, fingerprint, severity
+from taskwatt.observations import WASTED_OUTCOMES, CodeSite, Outcome, ProcessClass
+from taskwatt.rules import Evidence, Finding
+from taskwatt.windows import HostWindow, Window
+
+Document: TypeAlias = dict[str, Any]
+
+SCHEMA = "taskwatt.triage/1"
+KEYS = ("schema", "window_s", "host", "processes", "ledger", "findings")
+LEDGER_WINDOW_S = 10.0
+"""The window that the ledger is shown over; the shortest one there is when the agent keeps no such window."""
+
+_VERDICTS = ("found", "not_enough_data", "clear")
+"""Which line speaks for a cause when agents differ: a cause that one of them could not judge is not clear."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessDescription:
+    """One process as the agent knows it."""
+
+    pid: int
+    process_class: ProcessClass
+    role: str
+    """main, child, or single."""
+    cpu_cores: float | None
+    mode: str
+    """Which of the three modes makes its spans."""
+    alive: bool
+    started_at_ns: int
+
+
+def document(
+    *,
+    windows: Mapping[float, Window],
+    findings: Sequence[Finding],
+    incidents: Sequence[Incident],
+    processes: Sequence[ProcessDescription],
+) -> Document:
+    """What one agent knows now. `incidents` are the open ones; `windows` may still be empty."""
+    window = windows.get(LEDGER_WINDOW_S) or (windows[min(windows)] if windows else None)
+    identifiers = {incident.fingerprint: incident.id for incident in incidents if incident.state != "resolved"}
+    effective = window.host.effective_cpus if window else 0.0
+    return {
+        "schema": SCHEMA,
+        "window_s": _number(window.seconds if window else 0.0),
+        "host": _host(window.host) if window else {},
+        "processes": [_process(process) for process in processes],
+        "ledger": _ledger(window),
+        "findings": [_finding(finding, effective, identifiers.get(fingerprint(finding))) for finding in findings],
+    }
+
+
+def merge(documents: Sequence[Document]) -> Document:
+    """One document for several agents of one machine. Raises ValueError when there is none.
+
+    Cores, processes and ledger rows add up; findings stand side by side; a cause that nobody found keeps one line.
+    """
+    if not documents:
+        raise ValueError("no document to merge")
+    if len(documents) == 1:
+        return {key: documents[0][key] for key in KEYS}
+    return {
+        "schema": SCHEMA,
+        "window_s": max(each["window_s"] for each in documents),
+        "host": _merged_host([each["host"] for each in documents if each["host"]]),
+        "processes": [process for each in documents for process in each["processes"]],
+        "ledger": _merged_ledger([each["ledger"] for each in documents]),
+        "findings": _merged_findings([finding for each in documents for finding in each["findings"]]),
+    }
+
+
+def _finding(finding: Finding, effective_cpus: float, incident_id: str | None) -> dict[str, Any]:
+    return {
+        "cause": finding.cause,
+        "subtype": finding.subtype or None,
+        "verdict": finding.verdict,
+        "severity": severity(finding, effective_cpus) if finding.found else None,
+        "process_class": finding.process_class,
+        "task": finding.task or None,
+        "wasted_cores": _number(finding.wasted_cores),
+        "confidence": _number(finding.confidence),
+        "summary": finding.summary,
+        "evidence": [_evidence(evidence) for evidence in finding.evidence],
+        "ruled_out": list(finding.ruled_out),
+        "next_step": finding.next_step or None,
+        "code": _code(finding.code),
+        "incident_id": incident_id if finding.found else None,
+    }
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    value, threshold = _number(evidence.value), _number(evidence.threshold)
+    return {"metric": evidence.metric, "value": value, "threshold": threshold, "n": evidence.n}
+
+
+def _code(code: CodeSite | None) -> dict[str, Any] | None:
+    return None if code is None else {"function": code.function, "file": code.file, "line": code.line}
+
+
+def _host(host: HostWindow) -> dict[str, float | None]:
+    return {
+        "effective_cpus": _number(host.effective_cpus),
+        "own_cpu": _number(host.own_cpu),
+        "own_run_delay": _number(host.own_run_delay),
+        "throttled_ratio": _number(host.throttled_ratio),
+        "steal_ratio": _number(host.steal_ratio),
+    }
+
+
+def _process(process: ProcessDescription) -> dict[str, Any]:
+    started = datetime.fromtimestamp(process.started_at_ns / 1e9, UTC).isoformat(timespec="seconds")
+    return {
+        "pid": process.pid,
+        "process_class": process.process_class,
+        "role": process.role,
+        "cpu_cores": _number(process.cpu_cores),
+        "mode": process.mode,
+        "alive": process.alive,
+        "started_at": started.replace("+00:00", "Z"),
+    }
+
+
+def _ledger(window: Window | None) -> dict[str, Any]:
+    if window is None or not window.seconds:
+        return _ledger_of(0.0, 0.0, 0.0, 0.0, [])
+    rows = [
+        _row(task, outcome, activity, cpu_s, cpu_s / window.seconds)
+        for (task, outcome, activity), cpu_s in window.ledger.items()
+    ]
+    useful, wasted = _cpu(window, frozenset({"useful"})), _cpu(window, WASTED_OUTCOMES)
+    total = window.cpu_total
+    return _ledger_of(
+        window.total_cores,
+        wasted / window.seconds,
+        useful / total if total else 0.0,
+        window.cpu_unattributed / total if total else 0.0,
+        rows,
+    )
+
+
+def _cpu(window: Window, outcomes: frozenset[Outcome]) -> float:
+    return math.fsum(cpu_s for (_, outcome, _), cpu_s in window.ledger.items() if outcome in outcomes)
+
+
+def _row(task: str, outcome: str, activity: str, cpu_s: float, cores: float) -> dict[str, Any]:
+    numbers = {"cpu_s": _number(cpu_s), "cores": _number(cores)}
+    return {"task": task, "outcome": outcome, "activity": activity, **numbers}
+
+
+def _ledger_of(
+    total: float, wasted: float, useful: float, unattributed: float, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "total_cores": _number(total),
+        "wasted_cores": _number(wasted),
+        "useful_ratio": _number(useful),
+        "unattributed_ratio": _number(unattributed),
+        "rows": sorted(rows, key=lambda row: (-row["cpu_s"], row["task"], row["outcome"], row["activity"])),
+    }
+
+
+def _merged_host(hosts: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Own figures add up over the agents; the machine's own are the largest that one of them met."""
+    added = {key: _total([host[key] for host in hosts]) for key in ("own_cpu", "own_run_delay")}
+    largest = {key: _largest([host[key] for host in hosts]) for key in ("throttled_ratio", "steal_ratio")}
+    return {"effective_cpus": _largest([host["effective_cpus"] for host in hosts]), **added, **largest} if hosts else {}
+
+
+def _merged_ledger(ledgers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in (row for ledger in ledgers for row in ledger["rows"]):
+        key = (row["task"], row["outcome"], row["activity"])
+        before = rows.get(key)
+        cpu_s, cores = row["cpu_s"], row["cores"]
+        rows[key] = _row(*key, cpu_s + before["cpu_s"], cores + before["cores"]) if before else dict(row)
+    total = sum(ledger["total_cores"] for ledger in ledgers)
+
+    def weighted(ratio: str) -> float:
+        return sum(ledger[ratio] * ledger["total_cores"] for ledger in ledgers) / total if total else 0.0
+
+    wasted = sum(ledger["wasted_cores"] for ledger in ledgers)
+    return _ledger_of(total, wasted, weighted("useful_ratio"), weighted("unattributed_ratio"), list(rows.values()))
+
+
+def _merged_findings(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = sorted((each for each in findings if each["verdict"] == "found"), key=lambda each: -each["wasted_cores"])
+    quiet: dict[str, dict[str, Any]] = {}
+    for finding in sorted(findings, key=lambda each: _VERDICTS.index(each["verdict"])):
+        quiet.setdefault(finding["cause"], finding)
+    lines = [finding for finding in quiet.values() if finding["verdict"] != "found"]
+    return found + sorted(lines, key=lambda each: each["verdict"])
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    """None where one of them is unknown: a part is not the whole."""
+    known = [value for value in values if value is not None]
+    return _number(math.fsum(known)) if len(known) == len(values) else None
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _number(value: float | None) -> Any:
+    """Six decimals say all that a clock tick can; JSON knows neither infinity nor NaN, so those become null."""
+    return None if value is None or not math.isfinite(value) else round(value, 6)

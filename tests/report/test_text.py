@@ -1,0 +1,137 @@
+"""The screen as a person sees it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from taskwatt.report.live import WAITING, frame
+from taskwatt.report.terminal import wants_color
+from taskwatt.report.text import healthy, render
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+STORM = """\
+taskwatt · worker: 2 processes · 1.00 of 2 CPUs busy · 0.95 wasted · last 10 s
+
+CRITICAL  retry_storm (immediate) in worker
+shop.charge retries without backing off: 1,130 of 1,210 attempts ended in a retry (93%, threshold
+10%) after a median pause of 0 s (threshold 1 s), and repeats without success burn 0.91 of 2 CPUs
+(threshold 0.02), most often in connect (shop/gateway.py:41).
+  evidence                        measured   threshold        n
+  attempts per arrival                15.1 > 1.1          1,210
+  share of retries, at least           92% > 10%          1,210
+  retries per second                 113.0 > 1.0          1,130
+  median pause                         0 s < 1 s            256
+  repeats that succeed                  0% < 20%          1,130
+  wasted CPUs                         0.91 > 0.02         1,130
+  code  connect  shop/gateway.py:41
+  not   Backoff: nine in ten of 256 delays are at most 0 s (threshold 1 s).
+  not   Retries that help: 0 of 1,130 repeats succeeded (0%, threshold 20%).
+  next  Give the retry a delay that grows (autoretry_for with retry_backoff=True and
+        retry_jitter=True, or countdown=2 ** self.request.retries), cap it with max_retries, and
+        look at the dependency that fails.
+  seen  confidence 0.99 · incident INCIDENT
+
+CPU by task and outcome                                   CPUs  share
+shop.charge                                  retried      0.89  89.0% ██████████████████ waste
+shop.charge                                  failed       0.06   6.0% █ waste
+shop.mail                                    useful       0.03   3.0% █
+(no task)                                    none         0.01   1.0%
+(unattributed)                                            0.01   1.0%
+by activity: business 82.0% · framework 16.0% · serialization 1.0% · unattributed 1.0%
+
+  found            retry_storm: shop.charge
+  clear            never_settles: At most 0 generations (threshold 20) with 0% repeated arguments
+                   (threshold 50%), and 0 attempts without an end (threshold 10).
+  clear            oversubscription: Own work asks for 1.10 CPUs where 2 may be used: 0.00 too many
+                   (threshold 1.00).
+  clear            starved: 0.10 of the 1.10 CPUs that were ours to use were withheld (threshold
+                   0.28).
+  clear            useful_compute: The load has another explanation: retry_storm.
+  not enough data  hot_loop, polling, rescan, serialization, gil_contention, native_threads,
+                   redelivery, loop_blocked, fan_out, backlog_growth: not watched by this version
+"""
+
+
+def test_a_storm_fits_on_one_screen(storm: dict[str, Any]) -> None:
+    incident = storm["findings"][0]["incident_id"]
+    assert render(storm, color=False, width=100) == STORM.replace("INCIDENT", incident)
+    assert STORM.count("\n") <= 40
+
+
+def test_nothing_found_is_said_with_what_could_not_be_judged(idle: dict[str, Any]) -> None:
+    lines = render(idle, color=False, width=100).splitlines()
+    assert lines[2] == "Nothing found: 5 causes are clear, 10 could not be judged (below)."
+    assert lines[-2].startswith("  not enough data  hot_loop, polling, rescan,")
+
+
+def test_colour_changes_no_character(storm: dict[str, Any]) -> None:
+    colored = render(storm, color=True, width=100)
+    assert "\x1b[1;31mCRITICAL" in colored
+    assert ANSI.sub("", colored) == render(storm, color=False, width=100)
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 120])
+def test_no_line_is_wider_than_the_terminal(storm: dict[str, Any], width: int) -> None:
+    assert max(map(len, render(storm, color=False, width=width).splitlines())) <= width
+
+
+def test_a_task_name_cannot_command_the_terminal(storm: dict[str, Any]) -> None:
+    hostile = json.loads(json.dumps(storm).replace("shop.charge", "shop\\u001b]0;owned\\u0007\\n"))
+    screen = render(hostile, color=False, width=100) + "\n".join(frame([hostile], color=False, width=100, height=99))
+    assert "\x1b" not in screen
+    assert "\x07" not in screen
+    assert "shop?]0;owned??" in screen
+
+
+def test_only_something_to_act_on_is_unhealthy(storm: dict[str, Any], idle: dict[str, Any]) -> None:
+    busy = json.loads(json.dumps(idle))
+    busy["findings"][-1] |= {"cause": "useful_compute", "verdict": "found"}
+    assert (healthy(storm), healthy(idle), healthy(busy)) == (False, True, True)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environ", "color"),
+    [
+        (Terminal(), {}, True),
+        (Terminal(), {"TERM": "dumb"}, False),
+        (Terminal(), {"NO_COLOR": "1"}, False),
+        (Terminal(), {"NO_COLOR": ""}, True),
+        (io.StringIO(), {}, False),
+        (io.StringIO(), {"FORCE_COLOR": "1"}, True),
+        (io.StringIO(), {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colour_is_the_users_choice(stream: io.StringIO, environ: dict[str, str], color: bool) -> None:
+    assert wants_color(stream, environ) is color
+
+
+def test_a_live_frame_shows_the_finding_the_processes_and_the_ledger(
+    storm: dict[str, Any], idle: dict[str, Any]
+) -> None:
+    lines = frame([storm, idle], color=False, width=100, height=40)
+    assert lines[:8] == [
+        "taskwatt · worker: 4 processes · 1.01 of 2 CPUs busy · 0.95 wasted · last 10 s",
+        "CRITICAL  retry_storm  shop.charge  0.91 CPUs wasted",
+        "",
+        "     PID  class     role      CPUs  started              mode",
+        "    4101  worker    child     0.80  2025-11-24T16:00:01Z records",
+        "    5101  worker    child     0.80  2025-11-24T16:00:01Z records",
+        "    4100  worker    main      0.20  2025-11-24T16:00:00Z records",
+        "    5100  worker    main      0.20  2025-11-24T16:00:00Z records",
+    ]
+
+
+def test_a_live_frame_keeps_to_the_terminal(storm: dict[str, Any]) -> None:
+    assert len(frame([storm], color=True, width=100, height=7)) == 7
+    assert frame([], color=False, width=200, height=24) == [WAITING]
