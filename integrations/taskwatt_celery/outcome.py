@@ -1,0 +1,57 @@
+"""How an attempt ended: Celery's word for it, and the ledger's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry
+from taskwatt.observations import OUTCOMES, STATES
+from taskwatt_celery import headers
+
+if TYPE_CHECKING:
+    from taskwatt_celery.attempt import Running
+
+USEFUL, RETRIED, FAILED = OUTCOMES.index("useful"), OUTCOMES.index("retried"), OUTCOMES.index("failed")
+DUPLICATE, CANCELLED, POLLING = OUTCOMES.index("duplicate"), OUTCOMES.index("cancelled"), OUTCOMES.index("polling")
+_SUCCESS, _RETRY, _FAILURE = STATES.index("SUCCESS"), STATES.index("RETRY"), STATES.index("FAILURE")
+_IGNORED, _REJECTED, _REQUEUED = STATES.index("IGNORED"), STATES.index("REJECTED"), STATES.index("REQUEUED")
+
+_POLLING_TASKS = frozenset({"celery.chord_unlock"})
+"""Tasks whose RETRY means "not yet", not "failed"."""
+
+
+def classify(error: BaseException | None, task: str) -> tuple[int, int]:
+    """(outcome, state) of an attempt whose body ended with `error`, by the way Celery treats it."""
+    if error is None:
+        return USEFUL, _SUCCESS
+    if isinstance(error, Retry):
+        return (POLLING if task in _POLLING_TASKS else RETRIED), _RETRY
+    if isinstance(error, Ignore):
+        return USEFUL, _IGNORED
+    if isinstance(error, Reject):
+        return (RETRIED, _REQUEUED) if error.requeue else (FAILED, _REJECTED)
+    if isinstance(error, (SoftTimeLimitExceeded, SystemExit, KeyboardInterrupt)):
+        return CANCELLED, _FAILURE
+    return FAILED, _FAILURE
+
+
+def outcome_of(run: Running, result: Any) -> tuple[int, int]:
+    """(outcome, state) from the body's end and from what `fast_trace_task` returned: (1, error info, ...) or (0, repr, ...)."""
+    failed = isinstance(result, tuple) and len(result) > 0 and result[0] == 1
+    if run.body:
+        outcome, state = classify(run.error, run.task_name)
+        if failed and run.error is None:  # the result could not be encoded or stored
+            return FAILED, _FAILURE
+        return outcome, state
+    if failed:
+        return classify(_reported(result[1]), run.task_name)
+    if run.redelivered and headers.deduplicated(result):
+        return DUPLICATE, _SUCCESS
+    return USEFUL, _SUCCESS
+
+
+def _reported(info: Any) -> BaseException:
+    error = getattr(info, "exception", None)
+    error = getattr(error, "exc", None) if isinstance(getattr(error, "exc", None), BaseException) else error
+    return error if isinstance(error, BaseException) else RuntimeError()

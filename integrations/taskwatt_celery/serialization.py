@@ -1,0 +1,82 @@
+"""Encoding and decoding of messages and results, counted as an activity of its own.
+
+Hooked: every entry of kombu's serializer registry (looked up per call, so aliases do not matter; `refresh` picks up what was
+registered later); and the standard library's `JSONEncoder.encode` and `JSONDecoder.decode`, which is where both
+kombu and a task's own `json.dumps` end. Other libraries' encoders stay business.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+from taskwatt.meter import timed
+
+_SMALL = 2048
+"""Characters below which a decode is not worth two clock reads (it takes less than 10 us)."""
+
+_undo: list[Callable[[], None]] = []
+
+
+def install() -> None:
+    """Wrap the encoders; idempotent."""
+    if _undo:
+        return
+    _wrap_json()
+    refresh()
+
+
+def refresh() -> None:
+    """Wrap serializers that were registered since; a worker calls it when it starts and in every new child."""
+    from kombu.serialization import registry
+
+    for codecs in (registry._encoders, registry._decoders):
+        for name in list(codecs):
+            _wrap_entry(codecs, name)
+
+
+def uninstall() -> None:
+    """Put every encoder back that is still ours."""
+    while _undo:
+        _undo.pop()()
+
+
+def _wrap_entry(codecs: dict[str, Any], key: str) -> None:
+    entry = codecs[key]
+    function = entry[-1] if isinstance(entry, tuple) else entry
+    if function is None or hasattr(function, "_taskwatt"):
+        return
+    counted = cast(Any, timed(function))
+    counted._taskwatt = True
+    codecs[key] = entry._replace(encoder=counted) if isinstance(entry, tuple) else counted
+    ours = codecs[key]
+
+    def restore() -> None:
+        if codecs.get(key) is ours:
+            codecs[key] = entry
+
+    _undo.append(restore)
+
+
+def _wrap_json() -> None:
+    encode, decode = json.JSONEncoder.encode, json.JSONDecoder.decode
+    counted_encode, counted_decode = timed(encode), timed(decode)
+
+    @functools.wraps(decode)
+    def decode_counted(self: json.JSONDecoder, s: str, *args: Any, **kwargs: Any) -> Any:
+        if len(s) < _SMALL:
+            return decode(self, s, *args, **kwargs)
+        return counted_decode(self, s, *args, **kwargs)
+
+    json.JSONEncoder.encode = counted_encode  # type: ignore[method-assign]
+    json.JSONDecoder.decode = decode_counted  # type: ignore[method-assign]
+
+    def restore() -> None:
+        if json.JSONEncoder.encode is counted_encode:
+            json.JSONEncoder.encode = encode  # type: ignore[method-assign]
+        if json.JSONDecoder.decode is decode_counted:
+            json.JSONDecoder.decode = decode  # type: ignore[method-assign]
+
+    _undo.append(restore)

@@ -1,0 +1,241 @@
+"""When a Celery process starts to matter: the main process of a worker, its pool children, and anyone who publishes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from celery import signals
+from taskwatt.drainer import Death
+from taskwatt.export.context import Sample, env_sampler
+from taskwatt.gauges import Reading
+from taskwatt.meter import ignore_collections, meter, watch_collections
+from taskwatt.observations import ProcessClass
+from taskwatt.runtime import runtime
+from taskwatt.segments import SegmentWriter
+from taskwatt.settings import Settings
+from taskwatt_celery import serialization
+from taskwatt_celery.attempt import Recorder
+from taskwatt_celery.backlog import Backlog
+from taskwatt_celery.hook import Hook
+from taskwatt_celery.publish import Publishing
+
+log = logging.getLogger("taskwatt")
+
+_MEASURED_POOLS = ("prefork", "solo", "processes")
+_UID = "taskwatt"
+
+
+class Worker:
+    """The receivers of worker signals, and what they set up."""
+
+    def __init__(self) -> None:
+        self._recorder: Recorder | None = None
+        self._sample: Sample | None = None
+        self._received: dict[str, float] = {}
+        self._received_at = 0.0
+        self._measured_main = False
+        self._reaping: tuple[ModuleType, Any] | None = None
+        self.hook = Hook(self.recorder)
+        self._publishing = Publishing(self._publish_segment, self._sampler, self.recorder)
+
+    def install(self) -> None:
+        for signal, receiver in self._receivers():
+            signal.connect(receiver, weak=False, dispatch_uid=_UID)
+        self._publishing.install()
+
+    def uninstall(self) -> None:
+        for signal, _ in self._receivers():
+            signal.disconnect(dispatch_uid=_UID)
+        self._publishing.uninstall()
+        self.hook.uninstall()
+        if self._reaping is not None:
+            module, original = self._reaping
+            module.os = original  # type: ignore[attr-defined]
+            self._reaping = None
+        ignore_collections()
+
+    def recorder(self) -> Recorder | None:
+        """The recorder of this very process; None in one that is not measured, and after a fork."""
+        recorder = self._recorder
+        return recorder if recorder is not None and recorder.segment is runtime.segment else None
+
+    def watch_reaping(self, module: ModuleType) -> None:
+        """Learn each child's CPU when billiard reaps it: afterwards the kernel has forgotten."""
+        self._reaping = (module, module.os)
+        module.os = _ReapingOs(module.os)  # type: ignore[attr-defined]
+
+    def _receivers(self) -> list[tuple[Any, Any]]:
+        return [
+            (signals.worker_init, self._on_worker_init),
+            (signals.worker_ready, self._on_worker_ready),
+            (signals.worker_process_init, self._on_child),
+            (signals.worker_shutdown, self._on_shutdown),
+            (signals.task_received, self._on_received),
+            (signals.task_revoked, self._on_revoked),
+        ]
+
+    def _sampler(self) -> Sample:
+        if self._sample is None:
+            self._sample = env_sampler()
+        return self._sample
+
+    def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
+        """In the main process, before the pool forks: children must find its directory."""
+        try:
+            pool = getattr(getattr(sender, "pool_cls", None), "__module__", "").rsplit(".", 1)[-1]
+            if pool and pool not in _MEASURED_POOLS:
+                log.warning("taskwatt does not measure the %r pool; this worker runs without it", pool)
+                return
+            self._sampler()  # imported before the fork, once for all children
+            if runtime.become_owner(process_class("worker")) is None:
+                return
+            serialization.refresh()
+            watch_collections()
+            self._measured_main = True
+        except Exception as error:
+            log.warning("taskwatt could not prepare this worker: %r", error, exc_info=error)
+
+    def _on_worker_ready(self, sender: Any = None, **_: Any) -> None:
+        """In the main process, after the pool forked: threads may start now."""
+        try:
+            if runtime.segment is None or not self._measured_main:
+                return
+            controller = getattr(sender, "controller", None)
+            service = os.environ.get("OTEL_SERVICE_NAME") or _service(sender)
+            agent = runtime.start_agent(process_class("worker"), service, self._take_received)
+            if agent is not None and controller is not None:
+                probe = _WorkerProbe(controller, sender)
+                agent.slots = probe.slots()
+                agent.add_probe(probe)
+                agent.add_probe(_BacklogProbe(controller.app))
+                log.info("taskwatt watches this worker (pid %d): spans, metrics and `taskwatt triage`", os.getpid())
+        except Exception as error:
+            log.warning("taskwatt could not start in this worker: %r", error, exc_info=error)
+
+    def _on_child(self, sender: Any = None, **_: Any) -> None:
+        """In a pool child (in the solo pool: the main process itself), before its first task."""
+        try:
+            segment = runtime.segment
+            if segment is None:
+                segment = runtime.become_child(process_class("worker"))
+            if segment is not None:
+                serialization.refresh()
+                watch_collections()
+                self._recorder = Recorder(segment, self._sampler())
+        except Exception as error:
+            log.warning("taskwatt could not prepare this pool process: %r", error, exc_info=error)
+
+    def _on_shutdown(self, **_: Any) -> None:
+        """In the main process, when the pool has ended."""
+        self._recorder = None
+        runtime.stop()
+
+    def _on_received(self, request: Any = None, **_: Any) -> None:
+        """In the main process, for each message: what was spent on decoding since the last one was this one's."""
+        spent, self._received_at = meter.serialization - self._received_at, meter.serialization
+        if spent > 0 and request is not None and len(self._received) < 1000:
+            self._received[request.name] = self._received.get(request.name, 0.0) + spent
+
+    def _take_received(self) -> Mapping[str, float]:
+        received, self._received = self._received, {}
+        return received
+
+    def _on_revoked(self, request: Any = None, terminated: bool = False, **_: Any) -> None:
+        if terminated and request is not None:
+            runtime.note_ended(request.id, "REVOKED")
+
+    def _publish_segment(self) -> SegmentWriter | None:
+        """Where a publish is noted. A process that is no worker becomes an owner with its first publish."""
+        if runtime.segment is None:
+            name: ProcessClass = "scheduler" if "beat" in sys.argv else "job"
+            runtime.become_owner(process_class(name))
+            if runtime.segment is not None:
+                runtime.start_agent(process_class(name), os.environ.get("OTEL_SERVICE_NAME") or _program())
+        return runtime.segment
+
+
+class _ReapingOs:
+    """The module `os` as billiard's Popen sees it, but for `waitpid`, which also notes what the child had used."""
+
+    def __init__(self, original: Any) -> None:
+        self._original = original
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def waitpid(self, pid: int, options: int) -> tuple[int, int]:
+        reaped, status, usage = self._original.wait4(pid, options)
+        if reaped and runtime.segment is not None:
+            cpu_s = usage.ru_utime + usage.ru_stime
+            runtime.deaths[reaped] = Death(cpu_s, usage.ru_maxrss * 1024, time.time_ns())
+        return reaped, status
+
+
+class _WorkerProbe:
+    """Pool slots and held-back messages, read from the worker's own objects."""
+
+    def __init__(self, controller: Any, consumer: Any) -> None:
+        self._controller, self._consumer = controller, consumer
+
+    def slots(self) -> int:
+        pool = getattr(self._controller, "pool", None)
+        return int(getattr(pool, "num_processes", 0) or 0)
+
+    def __call__(self) -> Iterable[Reading]:
+        from celery.worker import state
+
+        active, reserved = len(state.active_requests), len(state.reserved_requests)
+        slots = self.slots()
+        return [
+            Reading("celery.worker.slots", min(active, slots), {"state": "busy"}),
+            Reading("celery.worker.slots", max(0, slots - active), {"state": "idle"}),
+            Reading("celery.worker.prefetched", max(0, reserved - active), {}),
+            Reading("celery.worker.eta", self._eta(), {}),
+        ]
+
+    def _eta(self) -> int:
+        """Messages waiting for their ETA: timer entries that carry a request."""
+        timer = getattr(self._consumer, "timer", None)
+        entries = list(getattr(getattr(timer, "schedule", None), "_queue", ()))
+        return sum(1 for one in entries if getattr(getattr(one, "entry", one), "args", None) and _is_request(one))
+
+
+class _BacklogProbe:
+    def __init__(self, app: Any) -> None:
+        self._backlog = Backlog(app)
+
+    def __call__(self) -> Iterable[Reading]:
+        for depth in self._backlog.measure():
+            name = {"messaging.destination.name": depth.queue}
+            yield Reading("celery.queue.depth", depth.ready, name)
+            if depth.unacked is not None:
+                yield Reading("celery.queue.unacked", depth.unacked, name)
+            if depth.oldest_age_s is not None:
+                yield Reading("celery.queue.oldest_age", depth.oldest_age_s, name)
+
+
+def _is_request(scheduled: Any) -> bool:
+    from celery.worker.request import Request
+
+    arguments = getattr(getattr(scheduled, "entry", scheduled), "args", ())
+    return bool(arguments) and isinstance(arguments[0], Request)
+
+
+def process_class(default: ProcessClass) -> ProcessClass:
+    """TASKWATT_PROCESS_CLASS, or what the process evidently is."""
+    return Settings.from_environ(os.environ).process_class or default
+
+
+def _service(consumer: Any) -> str:
+    """A worker's name, as `celery inspect` shows it: it stays when children are recycled and when the worker restarts."""
+    return str(getattr(consumer, "hostname", "") or "celery")
+
+
+def _program() -> str:
+    return os.path.basename(sys.argv[0] or "python")
