@@ -1,6 +1,7 @@
-"""One agent: drains, keeps the ledger, judges, and tells. Lives in the process that owns a directory, on a thread of its own.
+"""One agent: drains, keeps the ledger, judges, and tells.
 
-A tick a second, one way: segments -> observations -> ledger and windows -> rules -> incidents -> export and files.
+Lives in the process that owns a directory, on a thread of its own. A tick a second, one way: segments -> observations
+-> ledger and windows -> rules -> incidents -> export and files.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Agent:
         ended_as: Callable[[str], str | None],
         received: Callable[[], Mapping[str, float]],
     ) -> None:
-        """`received`: serialization CPU of the owning process by task type since the last call (decoding their messages)."""
+        """`received`: serialization CPU of the owning process by task type since the last call (decoding messages)."""
         self._runtime, self._directory, self._segment = runtime, directory, segment
         self._class: ProcessClass = process_class
         self._deaths, self._ended_as, self._received = deaths, ended_as, received
@@ -109,7 +110,7 @@ class Agent:
     def incidents_active(self) -> Iterable[tuple[str, str]]:
         return [(one.finding.cause, one.severity) for one in self._incidents.active]
 
-    def unattributed(self) -> Iterable[tuple[str, float]]:
+    def unattributed(self) -> Iterable[tuple[ProcessClass, float]]:
         if not self._snapshots:
             return []
         snapshot = self._snapshots[-1][1]
@@ -291,9 +292,8 @@ class Agent:
     def _note_code(self, sites: Iterable[CodeSite], now: float) -> None:
         for site in sites:
             known = self._code.get(site.task)
-            if known is None or known[0] != site:
-                if len(self._code) < 500 or site.task in self._code:
-                    self._code[site.task] = (site, now)
+            if (known is None and len(self._code) < 500) or (known is not None and known[0] != site):
+                self._code[site.task] = (site, now)
 
     def _ask_for_code(self, now: float, live: Sequence[Live]) -> None:
         """Ask the children for the line of hot task types; look from outside at attempts that do not return."""

@@ -47,7 +47,7 @@ def thread_clock(ident: int) -> int | None:
     """The clock to hand to `time.clock_gettime`, which raises OSError for it once the thread has ended."""
     if sys.platform == "darwin" or sys.platform == "win32":
         return None
-    if ident not in sys._current_frames():
+    if ident not in sys._current_frames():  # pyright: ignore[reportPrivateUsage]  # documented, its underscore notwithstanding
         return None
     try:
         return time.pthread_getcpuclockid(ident)
@@ -153,7 +153,7 @@ def _thread_delays(pid: int, proc: Path) -> dict[int, float] | None:
         threads = [str(pid)] if single else os.listdir(task)
     except OSError:
         return None
-    waits = {}
+    waits: dict[int, float] = {}
     for thread in threads:
         fields = _read(f"{task}/{thread}/schedstat").split()
         # All zero means that the kernel was built without the figures: a thread that is seen has run.

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from taskwatt.code_site import Line, choose
 from taskwatt.observations import CodeSite
@@ -104,7 +104,7 @@ def _dump(pid: int) -> Sequence[Mapping[str, Any]] | str:
         threads = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return FAILED
-    return threads if isinstance(threads, list) else FAILED
+    return cast(list[dict[str, Any]], threads) if isinstance(threads, list) else FAILED
 
 
 def _refusal(message: str) -> str:

@@ -249,7 +249,7 @@ def _running_line(ident: int, clock: int | None) -> Line | None:
 
 
 def _line_of(ident: int) -> Line | None:
-    frame = sys._current_frames().get(ident)
+    frame = sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]  # documented, its underscore notwithstanding
     return None if frame is None else choose(_stack(frame))
 
 

@@ -1,7 +1,7 @@
 """Takes finished attempts out of the segments of one agent, and settles for the processes that died.
 
-Order matters: liveness is read before draining, so that a process seen dead has nothing more to say; records are journaled
-before the ring gets its slots back.
+Order matters: liveness is read before draining, so that a process seen dead has nothing more to say; records are
+journaled before the ring gets its slots back.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ class Drainer:
         ended_as: Callable[[str], str | None],
         own: SegmentWriter | None = None,
     ) -> None:
-        """`deaths`: reaped children by pid; taken out once settled. `ended_as`: Celery's state for a task id whose attempt was killed, if known.
+        """`deaths`: reaped children by pid; taken out once settled.
 
+        `ended_as`: Celery's state for a task id whose attempt was killed, if known.
         `own`: the draining process's segment; None when a dead agent's directory is being recovered.
         """
         self.directory = directory
@@ -188,7 +189,7 @@ class Drainer:
             self._processes[path] = _Process(reader, cast(ProcessClass, reader.process_class), own)
 
     def _alive(self, process: _Process) -> bool:
-        """By its lock; a process that closed all its descriptors has lost the lock and is looked up by pid and start time."""
+        """By its lock; a process that closed all its descriptors has lost it and is looked up by pid and start time."""
         reader = process.reader
         if reader.alive():
             return True

@@ -1,7 +1,7 @@
 """Readings that an integration takes for the agent: queue depths, pool slots, what a worker holds back.
 
-An integration hands the agent a function that is called off the hot path, a few times a minute, on the agent's own thread, and
-may block for a second. What it returns is exported under the metric's public name.
+An integration hands the agent a function that is called off the hot path, a few times a minute, on the agent's own
+thread, and may block for a second. What it returns is exported under the metric's public name.
 """
 
 from __future__ import annotations

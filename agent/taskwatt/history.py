@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from taskwatt.segments import Damaged, SegmentReader
 from taskwatt.segments.directory import AgentDirectory, RuntimeDirectory, candidates
@@ -86,7 +86,7 @@ def _verdicts(line: bytes) -> dict[str, Any] | None:
         found = json.loads(record["body"]["stringValue"])
     except (ValueError, KeyError, IndexError, TypeError):
         return None
-    return found if isinstance(found, dict) else None
+    return cast(dict[str, Any], found) if isinstance(found, dict) else None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -94,4 +94,4 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return cast(dict[str, Any], found) if isinstance(found, dict) else None

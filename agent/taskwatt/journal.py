@@ -1,8 +1,9 @@
 """Records drained from segments and not yet accepted by a receiver, on disk.
 
-Drain, append here, commit the segment's tail: whatever dies in between, a record is either still in the ring or here, and its
-segment and sequence tell a repeated one. Two marks say how far the span receiver and the metric receiver have got; what lies
-before both is deleted. The journal is bounded; what exceeds the bound is dropped oldest first, and counted.
+Drain, append here, commit the segment's tail: whatever dies in between, a record is either still in the ring or here,
+and its segment and sequence tell a repeated one. Two marks say how far the span receiver and the metric receiver have
+got; what lies before both is deleted. The journal is bounded; what exceeds the bound is dropped oldest first, and
+counted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -90,10 +92,8 @@ class Journal:
         """A receiver has everything up to this number."""
         self.spans = max(self.spans, spans or 0)
         self.metrics = max(self.metrics, metrics or 0)
-        try:
+        with suppress(OSError):  # worst case: a successor sends some spans again
             (self._folder / "marks").write_bytes(_MARKS.pack(self.spans, self.metrics))
-        except OSError:
-            pass  # worst case: a successor sends some spans again
         done = min(self.spans, self.metrics)
         with self._lock:
             while len(self._chunks) > 1 and self._chunks[0].first + self._chunks[0].count - 1 <= done:

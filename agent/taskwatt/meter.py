@@ -1,7 +1,8 @@
 """What this process spent on named activities, summed on the hot path and read at the edges of an attempt.
 
-Integrations wrap encoders with `timed`; the garbage collector reports itself. The figures are CPU seconds of the calling
-thread since the process began, and only ever grow. Nested encoders (kombu's JSON calls the standard library's) count once.
+Integrations wrap encoders with `timed`; the garbage collector reports itself. The figures are CPU seconds of the
+calling thread since the process began, and only ever grow. Nested encoders (kombu's JSON calls the standard library's)
+count once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ class _Inside(threading.local):
 
 
 class Meter:
-    """CPU seconds by activity in this process. Plain additions: a lost update between threads costs one sample, not a crash."""
+    """CPU seconds by activity in this process.
+
+    Plain additions: a lost update between threads costs one sample, not a crash.
+    """
 
     __slots__ = ("gc", "publish", "serialization")
 

@@ -1,4 +1,7 @@
-"""What a dead agent left behind: attempts it never folded, attempts it folded but never reported, spans it never sent."""
+"""What a dead agent left behind.
+
+Attempts it never folded, attempts it folded but never reported, spans it never sent.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import cast
 
 from taskwatt.drainer import Collected, Drainer, Settled
 from taskwatt.journal import Journal
-from taskwatt.observations import Attempt, ProcessClass
+from taskwatt.observations import Attempt, Cpu, ProcessClass
 from taskwatt.segments import AgentDirectory, Damaged, SegmentReader
 from taskwatt.segments.reader import Drained
 from taskwatt.segments.records import decode
@@ -76,11 +79,14 @@ def _reported_late(journal: Journal, owner: SegmentReader) -> Collected:
 
 
 def _charge(collected: Collected) -> None:
-    """The kernel's figures died with the processes: what the attempts used is all that is known, and nothing idle is claimed."""
+    """The kernel's figures died with the processes.
+
+    What the attempts used is all that is known, and nothing idle is claimed.
+    """
     collected.idle_cpu.clear()
     collected.kernel.clear()
-    used = [(one.process_class, one.attempt.cpu) for one in collected.settled]
-    used += [(one.process_class, one.cpu) for one in collected.totals]
+    used: list[tuple[ProcessClass, Cpu]] = [(one.process_class, one.attempt.cpu) for one in collected.settled]
+    used.extend((one.process_class, one.cpu) for one in collected.totals)
     for process_class, cpu in used:
         seconds = cpu.total - cpu.subprocesses
         collected.kernel[process_class] = collected.kernel.get(process_class, 0.0) + seconds

@@ -1,7 +1,7 @@
 """The agent's life in one process: nothing, then an owner or a child, then stopped; and nothing again after a fork.
 
-- An **owner** has a directory and a segment of its own, drains its children and exports. A worker's main process becomes one
-  when it starts; any other process when it first has something to say.
+- An **owner** has a directory and a segment of its own, drains its children and exports. A worker's main process
+  becomes one when it starts; any other process when it first has something to say.
 - A **child** has a segment in its parent's directory, and no thread, socket or provider.
 
 After a fork the child process forgets what it inherited without touching a lock of it.
@@ -51,7 +51,10 @@ class Runtime:
         self._pid = os.getpid()
 
     def become_owner(self, process_class: ProcessClass) -> SegmentWriter | None:
-        """Make this process drain and export for itself (and its children). None, said once in the log, when it cannot."""
+        """Make this process drain and export for itself (and its children).
+
+        None, said once in the log, when it cannot.
+        """
         self._check_fork()
         if self.segment is not None or self._refused:
             return self.segment
@@ -65,7 +68,10 @@ class Runtime:
         return self.segment
 
     def become_child(self, process_class: ProcessClass) -> SegmentWriter | None:
-        """Make this process a pool child of its parent's agent; None when the parent has none (this process is not measured)."""
+        """Make this process a pool child of its parent's agent.
+
+        None when the parent has none (this process is not measured).
+        """
         self._check_fork()
         if self.segment is not None or self._refused:
             return self.segment
@@ -91,7 +97,10 @@ class Runtime:
         service: str,
         received: Callable[[], Mapping[str, float]] = dict,
     ) -> Agent | None:
-        """Start draining and exporting; idempotent. Only in an owner, and not before a pre-forking server has forked."""
+        """Start draining and exporting; idempotent.
+
+        Only in an owner, and not before a pre-forking server has forked.
+        """
         if self.agent is not None or self.segment is None or self._directory is None or self._runtime_directory is None:
             return self.agent
         from taskwatt.agent import Agent
@@ -149,14 +158,16 @@ class Runtime:
 
     def _watch_forks(self) -> None:
         if not self._hooked_fork:
-            # Handlers of register_at_fork cannot be taken back: this one stays, and does nothing in a process without an agent.
+            # Handlers of register_at_fork cannot be taken back: this one stays, and does nothing in a process without
+            # an agent.
             self._hooked_fork = True
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
         if self.segment is not None:
             self.segment.close()
-        # Never destroyed here: a destructor of an exporter's channel may wait for a thread that this process does not have.
+        # Never destroyed here: a destructor of an exporter's channel may wait for a thread that this process does not
+        # have.
         _inherited.append(self.agent)
         self._forget()
 

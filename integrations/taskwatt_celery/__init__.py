@@ -8,7 +8,8 @@ What is hooked, and why that and not less:
 - kombu's encoders and the standard library's JSON (serialization.py): the only place that sees their CPU;
 - publish signals (publish.py): headers, PRODUCER spans;
 - worker signals (worker.py): when a process becomes a main process or a child;
-- `os.waitpid` as billiard's process class sees it (worker.py): the CPU of a child that was killed is told to its parent only once.
+- `os.waitpid` as billiard's process class sees it (worker.py): the CPU of a child that was killed is told to its parent
+  only once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One record per attempt, into the segment of the executing process.
 
-CPU is read four times: entry, body start, body end, exit. What the process used since its last attempt ended (handing back that
-result, receiving and unpickling this message) is this attempt's too, so that nothing of a child's CPU is left over.
+CPU is read four times: entry, body start, body end, exit. What the process used since its last attempt ended (handing
+back that result, receiving and unpickling this message) is this attempt's too, so that nothing of a child's CPU is left
+over.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import resource
 import threading
 import zlib
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from time import perf_counter, process_time, thread_time, time, time_ns
 from typing import Any
 
 from celery.exceptions import Reject
+
 from taskwatt.code_sampler import CodeSampler, hottest
 from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
 from taskwatt.meter import meter
@@ -109,7 +111,7 @@ class Recorder:
         run.attempt_no = self._number
         run.task_name = task
         run.task = self.segment.string(task)
-        info = request.get("delivery_info") or {}
+        info: Mapping[str, Any] = request.get("delivery_info") or {}
         run.redelivered = bool(info.get("redelivered"))
         run.queue = self.segment.string(info.get("routing_key") or "")
         run.retries = int(request.get("retries") or 0)
@@ -166,8 +168,9 @@ class Recorder:
         self._hook_s = perf_counter() - clock
 
     def _gap(self, cpu: float) -> float:
-        """CPU since the last attempt that is this one's: handing back the last result, receiving and unpickling this message.
+        """CPU since the last attempt that is this one's.
 
+        That is handing back the last result, receiving and unpickling this message.
         Threads that outlived an earlier attempt burn here as well; theirs is booked to none.
         """
         gap = cpu - self._cpu_at_exit
@@ -262,11 +265,12 @@ class Recorder:
         span = run.scope.span
         if span is None:
             return
+        info: Mapping[str, Any] = run.message.get("delivery_info") or {}
         values = attempt_attributes(
             task=run.task_name,
             state=STATES[state],
             task_id=task_id,
-            queue=(run.message.get("delivery_info") or {}).get("routing_key") or "",
+            queue=info.get("routing_key") or "",
             attempt=run.retries + 1,
             outcome=OUTCOMES[outcome],
             cpu_s=cpu_s,
@@ -317,7 +321,10 @@ def publishing_scope(recorder: Recorder | None) -> tuple[str, str, int, Scope] |
 
 
 def _args_hash(request: dict[str, Any]) -> int:
-    """Tells repeated arguments apart from new ones; of the representation that the message carries, never of the values."""
+    """Tells repeated arguments apart from new ones.
+
+    Of the representation that the message carries, never of the values.
+    """
     text = f"{request.get('argsrepr')}{request.get('kwargsrepr')}"
     return zlib.crc32(text.encode("utf-8", "replace"))
 
@@ -330,7 +337,7 @@ def _queue_wait(request: dict[str, Any], now_ns: int) -> float:
     if eta:
         try:
             at = datetime.fromisoformat(eta)
-            published = max(published, (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp())
+            published = max(published, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
         except (TypeError, ValueError):
             return NAN
     return now_ns / 1e9 - published

@@ -127,7 +127,7 @@ class RedisBacklog:
         channel: Any = connection.default_channel
         self._channel = channel
         # Kombu's client prefixes some commands and not others: ours has the same connection and none of that.
-        self._client = Redis(connection_pool=channel.client.connection_pool)
+        self._client: Any = Redis(connection_pool=channel.client.connection_pool)
         self._clock = clock
         self._wall = wall
         self._heads_at = float("-inf")
@@ -179,7 +179,7 @@ class AmqpBacklog:
         self._connection = connection
 
     def measure(self, queues: Sequence[str]) -> list[QueueDepth]:
-        found = []
+        found: list[QueueDepth] = []
         channel: Any = self._connection.channel()
         try:
             for queue in queues:
@@ -211,7 +211,7 @@ class VirtualBacklog:
 class NoBacklog:
     """A transport that cannot be counted without touching it."""
 
-    def measure(self, queues: Sequence[str]) -> list[QueueDepth]:
+    def measure(self, queues: Sequence[str]) -> list[QueueDepth]:  # noqa: ARG002  # Reader's signature
         return []
 
 

@@ -1,7 +1,7 @@
 """What travels with a message besides Celery's own fields.
 
-Flat primitives under names that Celery does not use: they survive retries on their own (Celery keeps unknown headers on the
-request) and do not reach child tasks, which get theirs when they are published.
+Flat primitives under names that Celery does not use: they survive retries on their own (Celery keeps unknown headers on
+the request) and do not reach child tasks, which get theirs when they are published.
 """
 
 from __future__ import annotations
@@ -34,6 +34,6 @@ def depth(request: Mapping[str, Any]) -> int:
     return min(value, 0xFFFFFFFF) if isinstance(value, int) and value > 0 else 0
 
 
-def deduplicated(result: Any) -> bool:
+def deduplicated(result: tuple[Any, ...] | None) -> bool:
     """Did Celery skip a redelivered task that had already succeeded? Then no body ran and nothing was returned."""
     return isinstance(result, tuple) and len(result) == 3 and result[1] is None and result[2] is None

@@ -1,13 +1,13 @@
 """The two patches around every attempt in an executing process.
 
-Hooked: `celery.app.trace.fast_trace_task` (what the worker hands to the pool; billiard pickles it by name, so the wrapper keeps
-its name) and `build_tracer` (to learn when the task's body starts and ends). Signals would be tamer, but prerun to postrun misses
-decoding and storing the result, which is 99 % of the CPU of a task that returns the length of a 3 MB argument; and two empty
-receivers cost more than this whole hook.
+Hooked: `celery.app.trace.fast_trace_task` (what the worker hands to the pool; billiard pickles it by name, so the
+wrapper keeps its name) and `build_tracer` (to learn when the task's body starts and ends). Signals would be tamer, but
+prerun to postrun misses decoding and storing the result, which is 99 % of the CPU of a task that returns the length of
+a 3 MB argument; and two empty receivers cost more than this whole hook.
 
-The body's edges come from replacing the variable `fun` in the closure that `build_tracer` returns: the user's task object stays
-untouched and tracebacks look as they did. Where that variable does not exist (another agent wraps the tracer), everything
-between entry and exit counts as the body.
+The body's edges come from replacing the variable `fun` in the closure that `build_tracer` returns: the user's task
+object stays untouched and tracebacks look as they did. Where that variable does not exist (another agent wraps the
+tracer), everything between entry and exit counts as the body.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from types import FunctionType
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
+
 from taskwatt.export.context import OFFICIAL
 from taskwatt.meter import hide_this_frame, meter
 from taskwatt_celery.attempt import Recorder, Running

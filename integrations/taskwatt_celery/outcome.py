@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery.exceptions import Ignore, Reject, Retry
+
 from taskwatt.observations import OUTCOMES, STATES
 from taskwatt_celery import headers
 
@@ -30,22 +32,27 @@ def classify(error: BaseException | None, task: str) -> tuple[int, int]:
     if isinstance(error, Ignore):
         return USEFUL, _IGNORED
     if isinstance(error, Reject):
-        return (RETRIED, _REQUEUED) if error.requeue else (FAILED, _REJECTED)
+        requeue = cast(Any, error).requeue  # celery's stubs leave it out
+        return (RETRIED, _REQUEUED) if requeue else (FAILED, _REJECTED)
     if isinstance(error, (SoftTimeLimitExceeded, SystemExit, KeyboardInterrupt)):
         return CANCELLED, _FAILURE
     return FAILED, _FAILURE
 
 
-def outcome_of(run: Running, result: Any) -> tuple[int, int]:
-    """(outcome, state) from the body's end and from what `fast_trace_task` returned: (1, error info, ...) or (0, repr, ...)."""
-    failed = isinstance(result, tuple) and len(result) > 0 and result[0] == 1
+def outcome_of(run: Running, result: tuple[Any, ...] | None) -> tuple[int, int]:
+    """(outcome, state) from the body's end and from what `fast_trace_task` returned.
+
+    That is (1, error info, ...) or (0, repr, ...).
+    """
+    returned = cast("Sequence[Any]", result if isinstance(result, tuple) else ())
+    failed = len(returned) > 0 and returned[0] == 1
     if run.body:
         outcome, state = classify(run.error, run.task_name)
         if failed and run.error is None:  # the result could not be encoded or stored
             return FAILED, _FAILURE
         return outcome, state
     if failed:
-        return classify(_reported(result[1]), run.task_name)
+        return classify(_reported(returned[1]), run.task_name)
     if run.redelivered and headers.deduplicated(result):
         return DUPLICATE, _SUCCESS
     return USEFUL, _SUCCESS

@@ -1,7 +1,7 @@
 """Every message that this process hands to a broker: its headers, its CPU, its PRODUCER span.
 
-Hooked by signals: `before_task_publish` (headers may still be changed in place) and `after_task_publish` (does not fire when the
-publish failed). What the second needs of the first travels in a small stack per thread.
+Hooked by signals: `before_task_publish` (headers may still be changed in place) and `after_task_publish` (does not fire
+when the publish failed). What the second needs of the first travels in a small stack per thread.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from time import thread_time, time_ns
 from typing import Any
 
 from celery import signals
+
 from taskwatt.export.context import PROVIDER, Sample, Scope, enter_publish, traceparent
 from taskwatt.meter import meter
 from taskwatt.segments import SegmentWriter, layout
@@ -29,7 +30,10 @@ class _Pending(threading.local):
 
 
 class Publishing:
-    """The two receivers. `segment` gives where records go (creating it at the first publish), None when nothing is kept."""
+    """The two receivers.
+
+    `segment` gives where records go (creating it at the first publish), None when nothing is kept.
+    """
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Encoding and decoding of messages and results, counted as an activity of its own.
 
-Hooked: every entry of kombu's serializer registry (looked up per call, so aliases do not matter; `refresh` picks up what was
-registered later); and the standard library's `JSONEncoder.encode` and `JSONDecoder.decode`, which is where both
-kombu and a task's own `json.dumps` end. Other libraries' encoders stay business.
+Hooked: every entry of kombu's serializer registry (looked up per call, so aliases do not matter; `refresh` picks up
+what was registered later); and the standard library's `JSONEncoder.encode` and `JSONDecoder.decode`, which is where
+both kombu and a task's own `json.dumps` end. Other libraries' encoders stay business.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def install() -> None:
 
 def refresh() -> None:
     """Wrap serializers that were registered since; a worker calls it when it starts and in every new child."""
-    from kombu.serialization import registry
+    from kombu import serialization
 
+    registry = cast(Any, serialization).registry  # kombu's stubs leave it out
     for codecs in (registry._encoders, registry._decoders):
         for name in list(codecs):
             _wrap_entry(codecs, name)
@@ -44,13 +45,15 @@ def uninstall() -> None:
 
 
 def _wrap_entry(codecs: dict[str, Any], key: str) -> None:
+    from kombu.serialization import codec
+
     entry = codecs[key]
-    function = entry[-1] if isinstance(entry, tuple) else entry
+    function: Any = entry.encoder if isinstance(entry, codec) else entry
     if function is None or hasattr(function, "_taskwatt"):
         return
     counted = cast(Any, timed(function))
     counted._taskwatt = True
-    codecs[key] = entry._replace(encoder=counted) if isinstance(entry, tuple) else counted
+    codecs[key] = entry._replace(encoder=counted) if isinstance(entry, codec) else counted
     ours = codecs[key]
 
     def restore() -> None:

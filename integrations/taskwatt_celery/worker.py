@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from celery import signals
+
 from taskwatt.drainer import Death
 from taskwatt.export.context import Sample, env_sampler
 from taskwatt.gauges import Reading
@@ -118,7 +119,7 @@ class Worker:
         except Exception as error:
             log.warning("taskwatt could not start in this worker: %r", error, exc_info=error)
 
-    def _on_child(self, sender: Any = None, **_: Any) -> None:
+    def _on_child(self, **_: Any) -> None:
         """In a pool child (in the solo pool: the main process itself), before its first task."""
         try:
             segment = runtime.segment
@@ -223,7 +224,7 @@ class _BacklogProbe:
 def _is_request(scheduled: Any) -> bool:
     from celery.worker.request import Request
 
-    arguments = getattr(getattr(scheduled, "entry", scheduled), "args", ())
+    arguments: Any = getattr(getattr(scheduled, "entry", scheduled), "args", ())
     return bool(arguments) and isinstance(arguments[0], Request)
 
 
@@ -233,7 +234,10 @@ def process_class(default: ProcessClass) -> ProcessClass:
 
 
 def _service(consumer: Any) -> str:
-    """A worker's name, as `celery inspect` shows it: it stays when children are recycled and when the worker restarts."""
+    """A worker's name, as `celery inspect` shows it.
+
+    It stays when children are recycled and when the worker restarts.
+    """
     return str(getattr(consumer, "hostname", "") or "celery")
 
 

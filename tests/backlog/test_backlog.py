@@ -6,13 +6,13 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
 from kombu import Connection
 
-from taskwatt_celery import backlog
 from taskwatt_celery.backlog import (
     HEAD_EVERY_S,
     Backlog,
@@ -115,7 +115,7 @@ def test_a_broker_that_goes_away_is_one_log_line_and_comes_back(
     app: Celery, broker: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(backlog.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("taskwatt_celery.backlog.time.monotonic", lambda: now[0])
     depths = Backlog(app, lambda: ["orders"])
     seen: list[Any] = [depths.measure()]
     broker.stop()
@@ -152,17 +152,15 @@ def test_a_virtual_transport_is_counted_by_kombu_and_no_queue_is_made() -> None:
         assert reader.measure(["taskwatt_test_orders", "taskwatt_test_none"]) == [
             QueueDepth("taskwatt_test_orders", 7, None, None)
         ]
-        assert not connection.default_channel._has_queue("taskwatt_test_none")
+        channel: Any = connection.default_channel
+        assert not channel._has_queue("taskwatt_test_none")
         queue.clear()
         queue.close()
 
 
 def test_a_transport_whose_counting_may_create_queues_is_left_alone() -> None:
-    class Sqs:
-        class transport:
-            driver_type = "sqs"
-
-    assert isinstance(reader_for(Sqs()), NoBacklog)  # type: ignore[arg-type]
+    sqs: Any = SimpleNamespace(transport=SimpleNamespace(driver_type="sqs"))
+    assert isinstance(reader_for(sqs), NoBacklog)
 
 
 @pytest.mark.parametrize(

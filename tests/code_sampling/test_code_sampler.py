@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 
@@ -67,17 +68,27 @@ def test_a_burner_is_named_with_function_file_and_line() -> None:
 
 
 def test_the_hotter_of_two_functions_wins() -> None:
-    samples = sampled(lambda: [(hot(0.04), burn(0.01)) for _ in range(10)] and None)
+    def work() -> None:
+        for _ in range(10):
+            hot(0.04)
+            burn(0.01)
+
+    samples = sampled(work)
     shares = by_function(samples)
     assert shares["hot"] > 0.5 > shares.get("burn", 0.0)
 
 
 def test_a_waiting_line_gets_nothing() -> None:
-    assert sampled(lambda: wait(0.2)) == Samples(agent_cpu_s=pytest.approx(0.0, abs=0.2))
+    assert sampled(lambda: wait(0.2)) == Samples(agent_cpu_s=cast(float, pytest.approx(0.0, abs=0.2)))
 
 
 def test_a_line_that_waits_between_bursts_gets_next_to_nothing() -> None:
-    samples = sampled(lambda: [(hot(0.01), wait(0.01)) for _ in range(40)] and None)
+    def work() -> None:
+        for _ in range(40):
+            hot(0.01)
+            wait(0.01)
+
+    samples = sampled(work)
     shares = by_function(samples)
     assert shares["hot"] > 0.7
     assert shares.get("wait", 0.0) < 0.2
@@ -111,7 +122,7 @@ def test_the_lines_kept_are_bounded_and_their_sum_is_not() -> None:
     for number in range(1000):
         total += Samples((Seen(Line("f", "/a.py", number), 0.001, 1),), 0.001, 1)
     assert len(total.seen) == MAX_SITES
-    assert (total.samples, total.cpu_s) == (1000, pytest.approx(1.0))
+    assert (total.samples, total.cpu_s) == (1000, cast(float, pytest.approx(1.0)))
 
 
 def test_the_sampled_thread_may_end() -> None:

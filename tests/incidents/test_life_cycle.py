@@ -30,8 +30,10 @@ class Machine:
         for tick in ticks:
             self.now += SECOND
             found = [finding(wasted)] if tick == "x" else []
-            for transition in self.incidents.observe(found, effective_cpus=2):
-                told.append(((self.now - START) // SECOND, transition.state, transition.incident.segment))
+            told += [
+                ((self.now - START) // SECOND, transition.state, transition.incident.segment)
+                for transition in self.incidents.observe(found, effective_cpus=2)
+            ]
         return told
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_starved_says_what_was_withheld_and_by_whom() -> None:
                 "were ours to use were withheld (threshold 0.25)."
             ),
             evidence=(
-                Evidence("shortfall", pytest.approx(0.86), 0.25, 10),
+                Evidence("shortfall", cast(float, pytest.approx(0.86)), 0.25, 10),
                 Evidence("throttled_ratio", 0.0, 0.1, 10),
                 Evidence("steal_ratio", 0.001, 0.05, 10),
             ),

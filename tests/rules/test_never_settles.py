@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_a_task_that_publishes_itself_with_the_same_arguments_is_found() -> None
             ),
             evidence=(
                 Evidence("depth", 5_300, 20, 5_000),
-                Evidence("repeated_args_share", pytest.approx(0.99923, abs=1e-5), 0.5, 5_000),
+                Evidence("repeated_args_share", cast(float, pytest.approx(0.99923, abs=1e-5)), 0.5, 5_000),
                 Evidence("wasted_cores", 0.96, 0.02, 5_000),
             ),
             ruled_out=("Pagination and draining chains: their arguments differ from one generation to the next.",),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import pairwise
+from typing import cast
 
 import pytest
 
-from taskwatt.observations import CodeSite
+from taskwatt.observations import CodeSite, Outcome
 from taskwatt.rules import retry_storm
 from taskwatt.rules.finding import Evidence, Finding
 from taskwatt.windows import HostWindow, TaskWindow, Window
@@ -55,7 +56,7 @@ def test_an_immediate_retry_of_a_dead_dependency_is_a_storm() -> None:
             ),
             evidence=(
                 Evidence("amplification", 15.125, 1.1, 1_210),
-                Evidence("retry_share", pytest.approx(0.9184, abs=1e-4), 0.1, 1_210),
+                Evidence("retry_share", cast(float, pytest.approx(0.9184, abs=1e-4)), 0.1, 1_210),
                 Evidence("retries_per_s", 113.0, 1.0, 1_130),
                 Evidence("median_retry_delay_s", 0.0, 1.0, 256),
                 Evidence("repeat_success_share", 0.0, 0.2, 1_130),
@@ -149,7 +150,11 @@ def test_a_ledger_that_explains_too_little_makes_a_storm_doubtful() -> None:
 def test_an_immediate_retry_is_found_under_noise(seed: int) -> None:
     dice = random.Random(seed)
     retried = dice.randrange(40, 1_200)
-    settled = {"retried": retried, "failed": dice.randrange(0, 80), "useful": dice.randrange(0, retried)}
+    settled: dict[Outcome, int] = {
+        "retried": retried,
+        "failed": dice.randrange(0, 80),
+        "useful": dice.randrange(0, retried),
+    }
     noisy = replace(
         STORM,
         attempts=settled,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -33,14 +34,14 @@ def test_a_cpu_bound_worker_is_called_useful() -> None:
             verdict="found",
             process_class="worker",
             task="shop.render",
-            confidence=pytest.approx((1 - 0.3 / 17) * 397 / 401),
+            confidence=cast(float, pytest.approx((1 - 0.3 / 17) * 397 / 401)),
             summary=(
                 "The load is real work: 1.70 of 2 CPUs busy, 97% of it useful (threshold 85%), 1.00 attempts for each "
                 "arrival (threshold 1.1); shop.render uses 1.60 of them."
             ),
             evidence=(
                 Evidence("total_cores", 1.7, 0.5, 10),
-                Evidence("useful_ratio", pytest.approx(16.5 / 17), 0.85, 397),
+                Evidence("useful_ratio", cast(float, pytest.approx(16.5 / 17)), 0.85, 397),
                 Evidence("amplification", 1.0, 1.1, 397),
             ),
             ruled_out=("Repeated waste: none of the rules that look for it found any.",),

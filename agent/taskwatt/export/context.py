@@ -3,9 +3,10 @@
 Three modes, decided per process and per attempt, because users may install their tracing at any time:
 
 - `OFFICIAL`: opentelemetry-instrumentation-celery is active here. Its span is enriched, never doubled.
-- `PROVIDER`: a tracer provider is set in this process. The span is made by it, so user's samplers, processors and exporters apply.
-- `OWN`: neither. A light recording span is current, so that other instrumentations nest under it and what user code sets on it
-  is kept; the draining process exports it from the record.
+- `PROVIDER`: a tracer provider is set in this process. The span is made by it, so user's samplers, processors and
+  exporters apply.
+- `OWN`: neither. A light recording span is current, so that other instrumentations nest under it and what user code
+  sets on it is kept; the draining process exports it from the record.
 
 Nothing here starts a thread, opens a socket or sets a global.
 """
@@ -48,9 +49,11 @@ def mode() -> int:
 def env_sampler() -> Sample:
     """The decision that OTEL_TRACES_SAMPLER asks for, as a function of parent, trace id, span name and parent context.
 
-    The default (parent-based, always on) is answered without the SDK's sampler objects, which cost more than the record.
+    The default (parent-based, always on) is answered without the SDK's sampler objects, which cost more than the
+    record.
     """
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import Decision
 
     sampler = TracerProvider(shutdown_on_exit=False).sampler
     if sampler.get_description() == (
@@ -59,8 +62,9 @@ def env_sampler() -> Sample:
     ):
         return lambda parent, _trace_id, _name, _context: not parent.is_valid or bool(parent.trace_flags & 1)
 
-    def sample(parent: SpanContext, trace_id: int, name: str, context: Context) -> bool:
-        return sampler.should_sample(context, trace_id, name, kind=SpanKind.CONSUMER).decision.is_sampled()
+    def sample(_parent: SpanContext, trace_id: int, name: str, context: Context) -> bool:
+        result = sampler.should_sample(context, trace_id, name, kind=SpanKind.CONSUMER)
+        return result.decision is Decision.RECORD_AND_SAMPLE
 
     return sample
 
@@ -81,6 +85,10 @@ class Scope:
     @property
     def sampled(self) -> bool:
         return bool(self.context.trace_flags & 1)
+
+    def enter(self, context: Context) -> None:
+        """Make `context`, which has our span in it, current."""
+        self._token = otel_context.attach(context)
 
     def leave(self) -> None:
         """Make the span before ours current again."""
@@ -115,15 +123,15 @@ def enter_attempt(name: str, headers: Mapping[str, Any], previous: str | None, s
             return scope
         recording = scope.sampled
         scope.span = RecordedSpan(scope.context, span_name) if recording else NonRecordingSpan(scope.context)
-    scope._token = otel_context.attach(trace.set_span_in_context(scope.span, context))
+    scope.enter(trace.set_span_in_context(scope.span, context))
     return scope
 
 
 def enter_publish(name: str, headers: dict[str, Any], start_ns: int, sample: Sample, keep_parent: bool) -> Scope:
     """Begin the span `apply_async/<name>` and put the context that the consumer continues into `headers`.
 
-    `keep_parent`: a retry. Its attempts are siblings under the first publish, so the context already in `headers` stays.
-    In OFFICIAL mode that instrumentation does both.
+    `keep_parent`: a retry. Its attempts are siblings under the first publish, so the context already in `headers`
+    stays. In OFFICIAL mode that instrumentation does both.
     """
     scope = Scope()
     scope.mode = mode()

@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
@@ -91,7 +91,7 @@ _quiet = _FromThisThread()
 
 
 @contextmanager
-def exporting():  # type: ignore[no-untyped-def]
+def exporting() -> Generator[None, None, None]:
     """While this agent talks to a receiver: not traced by other instrumentations, not logged by the exporters."""
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.startswith(("opentelemetry.exporter", "opentelemetry.sdk")) and isinstance(logger, logging.Logger):
@@ -109,7 +109,7 @@ def listening(exporter: MetricExporter, exported: Callable[[bool], None]) -> Met
     """The same exporter; `exported` hears after each export whether the receiver took it."""
     from opentelemetry.sdk.metrics.export import MetricExportResult
 
-    original = exporter.export
+    original: Callable[..., MetricExportResult] = cast(Any, exporter).export
 
     def export(*args: Any, **kwargs: Any) -> MetricExportResult:
         result = MetricExportResult.FAILURE

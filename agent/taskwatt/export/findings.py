@@ -1,7 +1,7 @@
 """Incidents as spans: short root traces, one a segment, each linked to the one before.
 
-A span is exported only when it ends, and backends look for spans by their start: one long, backdated span would be found by
-nobody while the incident lasts.
+A span is exported only when it ends, and backends look for spans by their start: one long, backdated span would be
+found by nobody while the incident lasts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 def incident_span(
     incident: Incident, window: Window, resource: Resource, previous: tuple[int, int] | None
 ) -> ReadableSpan:
-    """The span `taskwatt.finding <cause>` of one segment; ERROR from warning up. `previous`: ids of the segment before."""
+    """The span `taskwatt.finding <cause>` of one segment; ERROR from warning up.
+
+    `previous`: ids of the segment before.
+    """
     links = [Link(SpanContext(*previous, False, _SAMPLED))] if previous else []
     bad = incident.severity != "info" and incident.state != "resolved"
     return ReadableSpan(

@@ -1,7 +1,7 @@
 """The bounded history of this machine: OTLP-JSON lines, which the CLI reads and a collector can replay.
 
-One file an agent, rolled over once; all files together stay within a bound, the oldest go first. Windows are metrics, incidents
-are spans, and the verdicts of every cause are one log record whose body is the triage document.
+One file an agent, rolled over once; all files together stay within a bound, the oldest go first. Windows are metrics,
+incidents are spans, and the verdicts of every cause are one log record whose body is the triage document.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -42,7 +42,7 @@ class HistoryWriter:
         return _HistoryMetrics(self)
 
     def incident(self, span: ReadableSpan) -> None:
-        self._append(_hex_ids(MessageToDict(encode_spans([span]))))
+        self.append(_hex_ids(MessageToDict(encode_spans([span]))))
 
     def verdicts(self, document: dict[str, Any], resource: dict[str, Any]) -> None:
         """The triage document, as a log record."""
@@ -54,9 +54,10 @@ class HistoryWriter:
             "body": {"stringValue": json.dumps(document)},
         }
         scope = {"scope": {"name": "taskwatt"}, "logRecords": [record]}
-        self._append({"resourceLogs": [{"resource": {"attributes": attributes}, "scopeLogs": [scope]}]})
+        self.append({"resourceLogs": [{"resource": {"attributes": attributes}, "scopeLogs": [scope]}]})
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def append(self, line: dict[str, Any]) -> None:
+        """One OTLP-JSON document, as one line."""
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -77,12 +78,17 @@ class _HistoryMetrics(MetricExporter):
         super().__init__()
         self._history = history
 
-    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+    def export(
+        self,
+        metrics_data: MetricsData,
+        timeout_millis: float = 10_000,  # noqa: ARG002  # MetricExporter's signature, here and below
+        **_: Any,
+    ) -> MetricExportResult:
         if any(scope.metrics for one in metrics_data.resource_metrics for scope in one.scope_metrics):
-            self._history._append(_hex_ids(MessageToDict(encode_metrics(metrics_data))))
+            self._history.append(_hex_ids(MessageToDict(encode_metrics(metrics_data))))
         return MetricExportResult.SUCCESS
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
@@ -94,10 +100,10 @@ def _hex_ids(value: Any) -> Any:
     if isinstance(value, dict):
         return {
             key: base64.b64decode(item).hex() if key in {"traceId", "spanId", "parentSpanId"} else _hex_ids(item)
-            for key, item in value.items()
+            for key, item in cast(dict[str, Any], value).items()
         }
     if isinstance(value, list):
-        return [_hex_ids(item) for item in value]
+        return [_hex_ids(item) for item in cast(list[object], value)]
     return value
 
 

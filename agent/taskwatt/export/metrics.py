@@ -1,18 +1,18 @@
 """The metrics of the public contract, as observable instruments over the agent's state.
 
-Nothing is recorded on a hot path: counters are read from the ledger when a reader collects. Histograms are the exception, since
-OpenTelemetry has no observable one: the agent records them from drained attempts.
+Nothing is recorded on a hot path: counters are read from the ledger when a reader collects. Histograms are the
+exception, since OpenTelemetry has no observable one: the agent records them from drained attempts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from taskwatt.gauges import Reading
-from taskwatt.observations import Attempt
+from taskwatt.observations import Attempt, ProcessClass
 from taskwatt.windows.ledger import Ledger
 
 GAUGES: Final[dict[str, tuple[str, str]]] = {
@@ -60,7 +60,7 @@ class Observed(Protocol):
     @property
     def dropped(self) -> dict[str, int]: ...
     def incidents_active(self) -> Iterable[tuple[str, str]]: ...
-    def unattributed(self) -> Iterable[tuple[str, float]]: ...
+    def unattributed(self) -> Iterable[tuple[ProcessClass, float]]: ...
     def run_delay(self) -> Iterable[tuple[str, float]]: ...
 
 
@@ -154,7 +154,7 @@ class Instruments:
         for (cause, severity), count in counts.items():
             yield Observation(count, {"taskwatt.finding.cause": cause, "taskwatt.finding.severity": severity})
 
-    def _gauge(self, name: str):  # type: ignore[no-untyped-def]
+    def _gauge(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             for reading in self._observed.readings:
                 if reading.metric == name:

@@ -1,7 +1,7 @@
 """The one export pipeline of an agent: spans from the journal, metrics from its state, on a thread of its own.
 
-A receiver that is down, slow or black-holed costs this thread its patience and nobody else anything: records wait in the
-journal, within its bound.
+A receiver that is down, slow or black-holed costs this thread its patience and nobody else anything: records wait in
+the journal, within its bound.
 """
 
 from __future__ import annotations
@@ -179,17 +179,18 @@ class Pipeline:
             return
         while journal.waiting and time.monotonic() >= self._retry_at:
             spans: list[ReadableSpan] = []
-            number = journal.spans
+            read_to = journal.spans
             for number, record in journal.read(journal.spans, BATCH):
+                read_to = number
                 observed = decode(record)
                 if observed is not None and self._factory.wanted(observed):
                     spans.append(self._factory.span(observed))
-            if number == journal.spans:  # what was missing was dropped by the bound
+            if read_to == journal.spans:  # what was missing was dropped by the bound
                 journal.accept(spans=journal.last)
                 return
             if spans and not self._export(spans):
                 return
-            journal.accept(spans=number)
+            journal.accept(spans=read_to)
 
     def _send_incidents(self) -> None:
         while self._incidents:

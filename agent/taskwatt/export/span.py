@@ -1,7 +1,7 @@
 """The light span that is current during an attempt when nobody else traces it.
 
-It keeps what user code and other instrumentations set on it, within OpenTelemetry's usual bounds, until the attempt ends and
-the record carries it away. It is never exported from the executing process.
+It keeps what user code and other instrumentations set on it, within OpenTelemetry's usual bounds, until the attempt
+ends and the record carries it away. It is never exported from the executing process.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 from opentelemetry.util import types
@@ -122,5 +122,5 @@ def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")[:_MAX_TEXT]
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value[:_MAX_ITEMS]]
+        return [_plain(item) for item in cast(Sequence[object], value)[:_MAX_ITEMS]]
     return str(value)[:_MAX_TEXT]

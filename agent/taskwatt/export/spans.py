@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -23,7 +23,10 @@ _DESCRIPTIONS = {"REJECTED": "rejected", "REVOKED": "revoked", "FAILURE": "faile
 
 
 class SpanFactory:
-    """Makes spans of one resource. `excluded` says which task names stay out of spans; the ledger has them all the same."""
+    """Makes spans of one resource.
+
+    `excluded` says which task names stay out of spans; the ledger has them all the same.
+    """
 
     def __init__(
         self, resource: Resource, excluded: Callable[[str], bool], incident_of: Callable[[str], str | None]
@@ -123,4 +126,4 @@ def _user_data(raw: bytes) -> dict[str, Any]:
         found = json.loads(raw)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}

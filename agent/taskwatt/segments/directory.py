@@ -154,7 +154,10 @@ def _claim(path: Path) -> None:
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Give the file real blocks. A sparse file on a full tmpfs would be SIGBUS in the user's process; this is ENOSPC here."""
+    """Give the file real blocks.
+
+    A sparse file on a full tmpfs would be SIGBUS in the user's process; this is ENOSPC here.
+    """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
     else:

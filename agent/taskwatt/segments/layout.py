@@ -13,8 +13,9 @@ A segment is one file of `SIZE` bytes, little-endian:
     86016   spill      variable-length data of records (what user code set on the span)
     151552  ring       1,024 records of 256 bytes
 
-A record is sequence (u64), CRC-32 of sequence and payload (u32), payload. Slots are reserved by an atomic counter, so any thread
-may write without a lock; a slot whose sequence or checksum does not fit was never finished and is counted, not trusted.
+A record is sequence (u64), CRC-32 of sequence and payload (u32), payload. Slots are reserved by an atomic counter, so
+any thread may write without a lock; a slot whose sequence or checksum does not fit was never finished and is counted,
+not trusted.
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ CHILD: Final = 1
 """Role: a pool child; its owner drains it."""
 
 IDENTITY: Final = Struct("<8sII Q Q 16s q d B 31s")
-"""magic, version, pid, start ticks, pid namespace, boot id, created (wall ns), created (monotonic s), role, process class."""
+"""magic, version, pid, start ticks, pid namespace, boot id, created (wall ns), created (monotonic s), role, process
+class."""
 
 PROGRESS_AT: Final = 256
 PROGRESS: Final = Struct("<QQddd")
-"""last sequence written, last attempt number finished, process CPU at its end (s), CPU of start-up (s), CPU booked to no
-attempt (s: threads that outlived theirs)."""
+"""last sequence written, last attempt number finished, process CPU at its end (s), CPU of start-up (s), CPU booked to
+no attempt (s: threads that outlived theirs)."""
 
 COUNTERS_AT: Final = 384
 COUNTERS: Final = Struct("<IIQQQQBI")
-"""strings, cells, attempts in cells only, strings refused, spills refused, hook errors, span mode, attempt in flight."""
+"""strings, cells, attempts in cells only, strings refused, spills refused, hook errors, span mode, attempt in
+flight."""
 
 READER_AT: Final = 512
 READER: Final = Struct("<QQQ")
@@ -85,10 +88,10 @@ ID_SPILLED: Final = 8
 RETRY_PUBLISH: Final = 16
 
 RECORD: Final = Struct("<BBH 16s16s8s8s16s8s q ddd dddddd QQQ IIHHI BBHI Q")
-"""kind, flags, task string | task id, trace, span, parent span, linked trace, linked span | start (wall ns) | duration, queue
-wait (NaN: unknown), retry delay (NaN: none) | CPU: business, serialization, gc, framework, agent, subprocesses | attempt number,
-body size, max RSS | retries, depth, nesting, queue string, arguments hash | outcome, state, publisher string, spill length |
-spill offset."""
+"""kind, flags, task string | task id, trace, span, parent span, linked trace, linked span | start (wall ns) | duration,
+queue wait (NaN: unknown), retry delay (NaN: none) | CPU: business, serialization, gc, framework, agent, subprocesses |
+attempt number, body size, max RSS | retries, depth, nesting, queue string, arguments hash | outcome, state, publisher
+string, spill length | spill offset."""
 
 IN_FLIGHT: Final = Struct("<IQdd")
 """CRC-32 of the rest and the record, attempt number, process CPU at start (s), reaped children's CPU at start (s)."""
@@ -101,4 +104,4 @@ assert HEAD.size + RECORD.size <= SLOT
 assert IN_FLIGHT.size + RECORD.size <= CODE_AT - IN_FLIGHT_AT
 assert CODE_AT + CODE.size * CODE_SLOTS <= STRINGS_AT
 assert CELLS_AT + CELL.size * CELL_SLOTS <= SPILL_AT
-assert READER_AT >= COUNTERS_AT + COUNTERS.size
+assert COUNTERS_AT + COUNTERS.size <= READER_AT

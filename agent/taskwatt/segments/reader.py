@@ -1,7 +1,7 @@
 """The other side of a segment: a file that a hostile, torn or dying process may have written.
 
-Reads with `pread` (a mapping of a file that someone truncates is a SIGBUS). Whatever the bytes say, the answer is records
-whose checksum holds, and a count of what did not.
+Reads with `pread` (a mapping of a file that someone truncates is a SIGBUS). Whatever the bytes say, the answer is
+records whose checksum holds, and a count of what did not.
 """
 
 from __future__ import annotations
@@ -143,7 +143,10 @@ class SegmentReader:
         return True
 
     def drain(self, limit: int = layout.RING_SLOTS, *, ended: bool = False) -> list[Drained]:
-        """Records after the last drained one, oldest first. `ended`: the writer is dead, so nothing more will be finished."""
+        """Records after the last drained one, oldest first.
+
+        `ended`: the writer is dead, so nothing more will be finished.
+        """
         head = self.progress().head
         found: list[Drained] = []
         while len(found) < limit:

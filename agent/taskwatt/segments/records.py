@@ -31,7 +31,8 @@ def decode(record: Drained) -> Attempt | Publish | None:
     (
         kind, flags, _task, task_id, trace_id, span_id, parent_id, link_trace, link_span, start_ns,
         duration, wait, delay, business, serialization, gc, framework, agent, subprocesses,
-        _attempt_no, body_size, max_rss, retries, depth, nesting, _queue, args_hash, outcome, state, _publisher, _length, _at,
+        _attempt_no, body_size, max_rss, retries, depth, nesting, _queue, args_hash,
+        outcome, state, _publisher, _length, _at,
     ) = layout.RECORD.unpack(record.payload)  # fmt: skip
     name = _spilled_id(record.user_data) if flags & layout.ID_SPILLED else str(uuid.UUID(bytes=task_id))
     if kind == layout.PUBLISH:

@@ -76,7 +76,10 @@ class SegmentWriter:
         return index if index is not None else self._add_string(name)
 
     def put(self, payload: bytes, attempt_no: int, cpu_at_exit: float) -> bool:
-        """Write one record; False when the ring is full. Any thread. `attempt_no` 0 for records that are not attempts."""
+        """Write one record; False when the ring is full. Any thread.
+
+        `attempt_no` 0 for records that are not attempts.
+        """
         if self._head - self._tail >= layout.RING_SLOTS - layout.RING_MARGIN:
             self._tail = int.from_bytes(self._map[layout.READER_AT : layout.READER_AT + 8], "little")
             if self._head - self._tail >= layout.RING_SLOTS - layout.RING_MARGIN:

@@ -1,7 +1,7 @@
 """Spans of time, folded from observations: all that a rule may look at.
 
-A window is frozen. Every figure in it is a plain sum or a sorted sample over `seconds`, so that a test can write one down
-by hand and a later source (PromQL) can fill the same shape.
+A window is frozen. Every figure in it is a plain sum or a sorted sample over `seconds`, so that a test can write one
+down by hand and a later source (PromQL) can fill the same shape.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class TaskWindow:
     retry_delays: tuple[float, ...] = ()
     """Delays that retried attempts asked for, in seconds, in the order in which they were seen (a bounded sample)."""
     retry_growth: tuple[float, ...] = ()
-    """For retried attempts with retries >= 1: delay of attempt n / delay of attempt n-1 of the same task id (sampled)."""
+    """For retried attempts with retries >= 1: delay of attempt n / delay of attempt n-1 of the same task id
+    (sampled)."""
     max_depth: int = 0
     """Deepest generation of this task publishing itself seen in the window."""
     self_published: int = 0
@@ -115,7 +116,7 @@ class Window:
     cpu_unattributed: float
     slots: int = 0
     """Pool size; 0 when unknown."""
-    ledger: Mapping[tuple[str, Outcome, str], float] = field(default_factory=dict)
+    ledger: Mapping[tuple[str, Outcome, str], float] = field(default_factory=dict[tuple[str, Outcome, str], float])
     """(task, outcome, activity) -> CPU seconds in the window."""
     dropped: int = 0
     """Records lost to bounds or damage in the window; lowers confidence."""

@@ -1,8 +1,8 @@
 """The CPU ledger of one agent: two axes, each summing to what the kernel charged.
 
-Cells are (process class, task, outcome, activity). Settled CPU only grows; what is in flight is *pending*, what idle processes
-hold since their last attempt is *none*: both are laid over the settled cells when somebody looks. Whatever the kernel charged
-and no cell explains is *unattributed*, and shown.
+Cells are (process class, task, outcome, activity). Settled CPU only grows; what is in flight is *pending*, what idle
+processes hold since their last attempt is *none*: both are laid over the settled cells when somebody looks. Whatever
+the kernel charged and no cell explains is *unattributed*, and shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MAX_TASKS: Final = 500
 """Task names with cells of their own; the rest share `other`."""
 
 BYTES_PER_SHARE: Final = 65536
-"""The main process reads, decodes and pickles what it serves: a message this long weighs as much as one more message."""
+"""The main process reads, decodes and pickles what it serves: a message this long weighs as much as one more
+message."""
 
 NO_TASK: Final = ""
 
@@ -48,7 +49,7 @@ class Ledger:
     cells: dict[Key, float] = field(default_factory=lambda: defaultdict(float))
     attempts: dict[AttemptKey, int] = field(default_factory=lambda: defaultdict(int))
     kernel: dict[ProcessClass, float] = field(default_factory=lambda: defaultdict(float))
-    _tasks: set[str] = field(default_factory=set)
+    _tasks: set[str] = field(default_factory=set[str])
 
     def name(self, task: str) -> str:
         """`task`, or `other` when there are too many."""
@@ -120,7 +121,9 @@ class Snapshot:
             if key not in self.cells:
                 cells[key] = -seconds
         _take_out_what_was_pending(cells)
-        kernel = {name: seconds - earlier.kernel.get(name, 0.0) for name, seconds in self.kernel.items()}
+        kernel: dict[ProcessClass, float] = {
+            name: seconds - earlier.kernel.get(name, 0.0) for name, seconds in self.kernel.items()
+        }
         return Snapshot({key: seconds for key, seconds in cells.items() if abs(seconds) > 1e-9}, kernel)
 
     def unattributed(self, process_class: ProcessClass) -> float:

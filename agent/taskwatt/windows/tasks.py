@@ -105,7 +105,10 @@ class TaskWindows:
         one.unsettled = max(one.unsettled, used + 1)
 
     def _repeats_arguments(self, task: str, attempt: Attempt) -> bool:
-        """Had an earlier generation the same arguments? A pagination that starts over meets its own at the same depth."""
+        """Had an earlier generation the same arguments?
+
+        A pagination that starts over meets its own at the same depth.
+        """
         if not attempt.args_hash:
             return False
         key = (task, attempt.args_hash)
@@ -145,7 +148,10 @@ class TaskWindows:
         in_flight: Mapping[tuple[ProcessClass, str], tuple[int, float, float]],
         code: Mapping[str, CodeSite],
     ) -> tuple[TaskWindow, ...]:
-        """The last `slices` closed slices. `in_flight`: (class, task) -> how many run, oldest age (s), CPU pending (s)."""
+        """The last `slices` closed slices.
+
+        `in_flight`: (class, task) -> how many run, oldest age (s), CPU pending (s).
+        """
         merged: dict[tuple[ProcessClass, str], list[_Slice]] = defaultdict(list)
         for one in list(self._slices)[-slices:]:
             for key, part in one.items():

@@ -36,7 +36,10 @@ def render_catalogue(entries: int) -> int:
 
 @app.task(name="shop.charge_order", bind=True, max_retries=None)
 def charge_order(self: Any, order: int) -> str:
-    """The bug: no backoff. While payments are down every order spins through the queue as fast as the worker can turn it."""
+    """The bug: no backoff.
+
+    While payments are down every order spins through the queue as fast as the worker can turn it.
+    """
     basket = [{"order": order, "line": line, "total": line * 9.99} for line in range(300)]
     signature = sign(json.dumps(basket))
     try:

