@@ -11,12 +11,13 @@ import logging
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 
 from taskwatt import clocks, rules
-from taskwatt.code_probe import probe
+from taskwatt.code_watch import CodeWatch
 from taskwatt.drainer import Collected, Death, Drainer, Live
 from taskwatt.export.history import HistoryWriter
 from taskwatt.export.pipeline import Pipeline
@@ -24,7 +25,7 @@ from taskwatt.gauges import Reading
 from taskwatt.incidents import Incidents
 from taskwatt.journal import Journal
 from taskwatt.meter import meter
-from taskwatt.observations import Activity, CodeSite, ProcessClass
+from taskwatt.observations import Activity, Outcome, ProcessClass
 from taskwatt.report.triage import ProcessDescription, document
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
 from taskwatt.settings import Settings
@@ -39,12 +40,6 @@ TICK_S: Final = 1.0
 WINDOWS: Final = (10, 60)
 VERDICTS_EVERY_S: Final = 60.0
 RECOVER_EVERY_S: Final = 30.0
-CODE_FOR_S: Final = 2.0
-CODE_EVERY_S: Final = 60.0
-HOT_CORES: Final = 0.05
-"""CPU of one task type from which its line is worth asking for."""
-STUCK_S: Final = 5.0
-"""Age of an attempt that uses CPU, after which it is looked at from outside: it may never return to the hook."""
 _MODES: Final = {0: "none yet", 1: "own", 2: "provider", 3: "official"}
 
 
@@ -86,8 +81,7 @@ class Agent:
             environ=os.environ,
         )
         self._incident_ids: dict[str, str] = {}
-        self._code: dict[str, tuple[CodeSite, float]] = {}
-        self._code_asked_at = 0.0
+        self._code = CodeWatch(self._drainer.ask_for_code)
         self._snapshots: list[tuple[float, Snapshot]] = []
         self._drops: list[int] = []
         self._spent = self._clocks()
@@ -175,7 +169,7 @@ class Agent:
         pids = [os.getpid(), *(one.pid for one in collected.live if one.pid != os.getpid())]
         self._capacity.sample(now, pids)
         self._measure_cores(collected.live)
-        self._note_code(collected.code, now)
+        self._code.note(collected.code, now)
         self._snapshots.append((now, self.ledger.snapshot(_live_cells(collected.live, self.ledger))))
         self._drops.append(sum(self.dropped.values()))
         del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
@@ -186,7 +180,7 @@ class Agent:
             self._pipeline.tell(transition, self._window)
             self._verdicts_at = 0.0
         self._incident_ids = {one.finding.task: one.id for one in self._incidents.active if one.finding.task}
-        self._ask_for_code(now, collected.live)
+        self._code.look(now, self._window, collected.live, self._cores)
         self._document = document(
             windows=windows,
             findings=findings,
@@ -268,57 +262,24 @@ class Agent:
         then, earlier = self._snapshots[max(0, len(self._snapshots) - 1 - slices)]
         delta = latest.since(earlier)
         seconds = max(now - then, 1e-9) if len(self._snapshots) > 1 else 0.0
-        table: dict[tuple[str, Any, str], float] = {}
-        for (_, task, outcome, activity), value in delta.cells.items():
-            table[task, outcome, activity] = table.get((task, outcome, activity), 0.0) + value
+        table: dict[tuple[str, Outcome, str], float] = defaultdict(float)
+        by_task: dict[tuple[ProcessClass, str], dict[Outcome, float]] = defaultdict(lambda: defaultdict(float))
+        for (process_class, task, outcome, activity), value in delta.cells.items():
+            table[task, outcome, activity] += value
+            by_task[process_class, task][outcome] += value
         kernel = sum(delta.kernel.values())
         return Window(
             seconds=seconds,
             process_class=self._class,
-            tasks=self._tasks.over(
-                slices, _running(live, self.ledger), {name: site for name, (site, _) in self._code.items()}
-            ),
+            tasks=self._tasks.over(slices, by_task, _running(live, self.ledger), self._code.sites, self._code.missing),
             host=self._capacity.window(float(slices)),
             cpu_total=kernel,
             cpu_none=sum(value for key, value in table.items() if key[1] == "none"),
             cpu_unattributed=kernel - sum(table.values()),
             slots=self.slots,
-            ledger=table,
+            ledger=dict(table),
             dropped=self._drops[-1] - self._drops[max(0, len(self._drops) - 1 - slices)],
         )
-
-    # Code.
-
-    def _note_code(self, sites: Iterable[CodeSite], now: float) -> None:
-        for site in sites:
-            known = self._code.get(site.task)
-            if (known is None and len(self._code) < 500) or (known is not None and known[0] != site):
-                self._code[site.task] = (site, now)
-
-    def _ask_for_code(self, now: float, live: Sequence[Live]) -> None:
-        """Ask the children for the line of hot task types; look from outside at attempts that do not return."""
-        window = self._window
-        if window is None or not window.seconds:
-            return
-        hot = [one.task for one in window.tasks if one.cpu_total / window.seconds >= HOT_CORES]
-        stale = [task for task in hot if task not in self._code or now - self._code[task][1] > CODE_EVERY_S]
-        if stale and now - self._code_asked_at > CODE_FOR_S * 2:
-            self._code_asked_at = now
-            self._drainer.ask_for_code(time.time_ns() + int(CODE_FOR_S * 1e9))
-        for one in live:
-            if one.task in stale and one.running_s > STUCK_S and self._cores.get(one.pid, 0.0) > 0.5:
-                self._probe_from_outside(one, now)
-                return
-
-    def _probe_from_outside(self, one: Live, now: float) -> None:
-        found = probe(one.pid)
-        if isinstance(found, str):
-            if not self.dropped.get("no_code"):
-                log.info("taskwatt has no line for %s, which does not return: %s", one.task, found)
-            self.dropped.setdefault("no_code", 0)
-            self._code[one.task] = (CodeSite(one.task, "", "", 0, 0.0, 0), now)
-            return
-        self._code[one.task] = (found._replace(task=one.task), now)
 
     # Telling.
 
@@ -400,11 +361,11 @@ def _live_cells(live: Iterable[Live], ledger: Ledger) -> dict[Key, float]:
     return cells
 
 
-def _running(live: Iterable[Live], ledger: Ledger) -> dict[tuple[ProcessClass, str], tuple[int, float, float]]:
-    found: dict[tuple[ProcessClass, str], tuple[int, float, float]] = {}
+def _running(live: Iterable[Live], ledger: Ledger) -> dict[tuple[ProcessClass, str], tuple[int, float]]:
+    found: dict[tuple[ProcessClass, str], tuple[int, float]] = {}
     for one in live:
         if one.task:
             key = (one.process_class, ledger.name(one.task))
-            count, oldest, pending = found.get(key, (0, 0.0, 0.0))
-            found[key] = (count + 1, max(oldest, one.running_s), pending + one.unbooked_s)
+            count, oldest = found.get(key, (0, 0.0))
+            found[key] = (count + 1, max(oldest, one.running_s))
     return found

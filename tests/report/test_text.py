@@ -135,3 +135,15 @@ def test_a_live_frame_shows_the_finding_the_processes_and_the_ledger(
 def test_a_live_frame_keeps_to_the_terminal(storm: dict[str, Any]) -> None:
     assert len(frame([storm], color=True, width=100, height=7)) == 7
     assert frame([], color=False, width=200, height=24) == [WAITING]
+
+
+def test_a_hot_task_without_a_finding_has_its_line_in_the_ledger(storm: dict[str, Any]) -> None:
+    seen = {"function": "render", "file": "shop/mail.py", "line": 7, "share": 0.5, "samples": 24, "missing": None}
+    storm["ledger"]["code"].append({"task": "shop.mail", **seen})
+    assert "  at render  shop/mail.py:7 (50% of 24 samples)" in render(storm, color=False, width=100).splitlines()
+
+
+def test_a_line_that_was_looked_for_in_vain_is_said_with_the_reason(storm: dict[str, Any]) -> None:
+    seen = {"function": None, "file": None, "line": None, "share": None, "samples": 0, "missing": "no ptrace here"}
+    storm["ledger"]["code"].append({"task": "shop.mail", **seen})
+    assert "  at no ptrace here" in render(storm, color=False, width=100).splitlines()

@@ -112,6 +112,17 @@ def test_host_processes_and_ledger_are_told(storm: dict[str, Any]) -> None:
         "wasted_cores": 0.95,
         "useful_ratio": 0.03,
         "unattributed_ratio": 0.01,
+        "code": [
+            {
+                "task": "shop.charge",
+                "function": "connect",
+                "file": "shop/gateway.py",
+                "line": 41,
+                "share": 0.87,
+                "samples": 42,
+                "missing": None,
+            }
+        ],
     }
     assert ledger["rows"][0] == {
         "task": "shop.charge",
@@ -134,6 +145,7 @@ def test_an_agent_without_a_window_yet_still_has_a_document() -> None:
             "useful_ratio": 0.0,
             "unattributed_ratio": 0.0,
             "rows": [],
+            "code": [],
         },
         "findings": [],
     }

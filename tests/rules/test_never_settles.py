@@ -139,3 +139,8 @@ def test_a_loop_is_found_and_a_pagination_is_not_under_noise(seed: int) -> None:
     )
     pages = replace(PAGINATION, repeated_args=dice.randrange(1_500))
     assert verdicts(pages, loop) == [("found", "shop.poll")]
+
+
+def test_endless_retries_without_a_pause_are_left_to_retry_storm_and_not_counted() -> None:
+    (finding,) = never_settles.check(window(replace(ENDLESS, retry_delays=(0.0,) * 6, unsettled_attempts=101)))
+    assert (finding.verdict, "and 0 attempts without an end" in finding.summary) == ("clear", True)

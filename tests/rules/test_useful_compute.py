@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from taskwatt.observations import CodeSite
 from taskwatt.rules import useful_compute
 from taskwatt.rules.finding import Evidence, Finding
 from taskwatt.windows import HostWindow, TaskWindow, Window
@@ -94,3 +95,17 @@ def test_honest_work_is_useful_and_repeated_work_is_not_under_noise(seed: int) -
     honest = replace(RENDER, cpu={"useful": dice.uniform(15.0, 16.5), "failed": dice.uniform(0.0, 0.3)})
     repeated = replace(RENDER, cpu={"useful": dice.uniform(0.0, 13.0), "retried": 3.5}, firsts=97)
     assert (verdict(honest), verdict(repeated)) == ("found", "clear")
+
+
+def test_an_attempt_that_never_returns_is_named_with_its_line_while_nothing_has_ended() -> None:
+    stuck = TaskWindow("shop.render", "worker", cpu={"pending": 9.9}, in_flight=1, oldest_in_flight_s=63.0)
+    (finding,) = useful_compute.check(
+        window(replace(stuck, code=CodeSite("shop.render", "spin", "shop.py", 7, 1.0, 6)))
+    )
+    assert finding.verdict == "not_enough_data"
+    assert finding.summary == (
+        "1.70 of 2 CPUs busy, but no attempt has ended: useful or not is not decided. shop.render has run for 63 s, "
+        "most often in spin (shop.py:7)."
+    )
+    (finding,) = useful_compute.check(window(replace(stuck, code_missing="no ptrace here")))
+    assert finding.summary.endswith("has run for 63 s, at a line that is not known: no ptrace here.")

@@ -101,8 +101,12 @@ def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]
     bar = max(0, min(BAR, width - name - FIGURES))
     lines = [paint("dim", f"{'CPU by task and outcome':<{name}} {'':<11}{'CPUs':>6} {'share':>6}")]
     ranked = sorted(pairs.items(), key=lambda pair: -pair[1])
+    said = {finding["task"] for finding in found(document) if finding["code"]}
+    code = {each["task"]: each for each in sums["code"] if each["task"] not in said}
     for (task, outcome), cores in ranked[:most]:
         lines.append(_ledger_line(task or "(no task)", outcome, cores, total, name, bar, paint))
+        if task in code:
+            lines.append(paint("dim", plain(f"  at {_hot_code(code.pop(task))}")[:width]))
     rest = sum(cores for _, cores in ranked[most:])
     if rest:
         lines.append(_ledger_line(f"({len(ranked) - most} more)", "", rest, total, name, bar, paint))
@@ -110,6 +114,11 @@ def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]
         lines.append(_ledger_line("(unattributed)", "", unattributed, total, name, bar, paint))
         activities["unattributed"] = unattributed
     return lines + _activities(activities, total, paint, width)
+
+
+def _hot_code(code: Mapping[str, Any]) -> str:
+    """Where a task type burns, or why that is not known."""
+    return code["missing"] or f"{_code_line(code)} ({code['share']:.0%} of {code['samples']} samples)"
 
 
 def _activities(activities: Mapping[str, float], total: float, paint: Paint, width: int) -> list[str]:

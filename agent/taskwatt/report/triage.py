@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from taskwatt.incidents import Incident, fingerprint, severity
 from taskwatt.observations import WASTED_OUTCOMES, CodeSite, Outcome, ProcessClass
 from taskwatt.rules import Evidence, Finding
-from taskwatt.windows import HostWindow, Window
+from taskwatt.windows import HostWindow, TaskWindow, Window
 
 Document: TypeAlias = dict[str, Any]
 
@@ -135,7 +135,7 @@ def _process(process: ProcessDescription) -> dict[str, Any]:
 
 def _ledger(window: Window | None) -> dict[str, Any]:
     if window is None or not window.seconds:
-        return _ledger_of(0.0, 0.0, 0.0, 0.0, [])
+        return _ledger_of(0.0, 0.0, 0.0, 0.0, [], [])
     rows = [
         _row(task, outcome, activity, cpu_s, cpu_s / window.seconds)
         for (task, outcome, activity), cpu_s in window.ledger.items()
@@ -148,6 +148,7 @@ def _ledger(window: Window | None) -> dict[str, Any]:
         useful / total if total else 0.0,
         window.cpu_unattributed / total if total else 0.0,
         rows,
+        [_hot_code(task) for task in window.tasks if task.code is not None or task.code_missing],
     )
 
 
@@ -160,8 +161,23 @@ def _row(task: str, outcome: str, activity: str, cpu_s: float, cores: float) -> 
     return {"task": task, "outcome": outcome, "activity": activity, **numbers}
 
 
+def _hot_code(task: TaskWindow) -> dict[str, Any]:
+    """Where a task type was seen on CPU most often; `missing` is why that is not known although it was looked for."""
+    site = task.code
+    if site is None:
+        seen: dict[str, Any] = {"function": None, "file": None, "line": None, "share": None, "samples": 0}
+        return {"task": task.task, **seen, "missing": task.code_missing}
+    seen = {"function": site.function, "file": site.file, "line": site.line}
+    return {"task": task.task, **seen, "share": _number(site.weight), "samples": site.samples, "missing": None}
+
+
 def _ledger_of(
-    total: float, wasted: float, useful: float, unattributed: float, rows: list[dict[str, Any]]
+    total: float,
+    wasted: float,
+    useful: float,
+    unattributed: float,
+    rows: list[dict[str, Any]],
+    code: list[dict[str, Any]],
 ) -> dict[str, Any]:
     return {
         "total_cores": _number(total),
@@ -169,6 +185,7 @@ def _ledger_of(
         "useful_ratio": _number(useful),
         "unattributed_ratio": _number(unattributed),
         "rows": sorted(rows, key=lambda row: (-row["cpu_s"], row["task"], row["outcome"], row["activity"])),
+        "code": code,
     }
 
 
@@ -192,7 +209,14 @@ def _merged_ledger(ledgers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return sum(ledger[ratio] * ledger["total_cores"] for ledger in ledgers) / total if total else 0.0
 
     wasted = sum(ledger["wasted_cores"] for ledger in ledgers)
-    return _ledger_of(total, wasted, weighted("useful_ratio"), weighted("unattributed_ratio"), list(rows.values()))
+    code = sorted((each for ledger in ledgers for each in ledger["code"]), key=_samples)
+    most_seen = {each["task"]: each for each in code}
+    ratios = weighted("useful_ratio"), weighted("unattributed_ratio")
+    return _ledger_of(total, wasted, *ratios, list(rows.values()), list(most_seen.values()))
+
+
+def _samples(code: Mapping[str, Any]) -> int:
+    return int(code["samples"])
 
 
 def _merged_findings(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from taskwatt.observations import CodeSite, ProcessClass
-from taskwatt.windows import Window
+from taskwatt.windows import TaskWindow, Window
 
 Verdict: TypeAlias = Literal["found", "clear", "not_enough_data"]
 
@@ -85,9 +85,11 @@ def conclude(candidates: Sequence[Finding], otherwise: Finding) -> tuple[Finding
     return (otherwise,)
 
 
-def seen_at(code: CodeSite | None) -> str:
-    """Where it burns, as the end of a sentence; empty without a stack sample."""
-    return "" if code is None else f", most often in {code.function} ({code.file}:{code.line})"
+def seen_at(task: TaskWindow) -> str:
+    """Where it burns, as the end of a sentence; why that is not known when it was looked for; else empty."""
+    if task.code is not None:
+        return f", most often in {task.code.function} ({task.code.file}:{task.code.line})"
+    return f", at a line that is not known: {task.code_missing}" if task.code_missing else ""
 
 
 def _doubtful(candidate: Finding) -> Finding:

@@ -72,7 +72,7 @@ def _re_enqueue(task: TaskWindow, window: Window) -> Finding | None:
             f"{task.self_published:,} self-published attempts repeat them "
             f"({task.repeated_args / task.self_published:.0%}, threshold {REPEATED_ARGS:.0%}), "
             f"{task.max_depth:,} generations deep (threshold {DEPTH}), burning {wasted:.2f} of "
-            f"{window.host.effective_cpus:g} CPUs (threshold {NOTICEABLE_CORES:g}){seen_at(task.code)}."
+            f"{window.host.effective_cpus:g} CPUs (threshold {NOTICEABLE_CORES:g}){seen_at(task)}."
         ),
         evidence=(
             Evidence("depth", task.max_depth, DEPTH, task.self_published),
@@ -86,12 +86,9 @@ def _re_enqueue(task: TaskWindow, window: Window) -> Finding | None:
 
 
 def _endless(task: TaskWindow, window: Window) -> Finding | None:
-    """Slow by nature, so no waste is asked for. Retries without a pause belong to retry_storm.
-
-    A task that polls (chord_unlock) retries until what it waits for is done: its attempts say nothing about an end.
-    """
+    """Slow by nature, so no waste is asked for."""
     attempts = task.unsettled_attempts
-    if attempts < UNSETTLED_ATTEMPTS or retry_storm.without_pause(task) or task.attempts.get("polling"):
+    if attempts < UNSETTLED_ATTEMPTS or _has_another_reason(task):
         return None
     wasted = task.repeat_wasted_cpu / window.seconds
     return Finding(
@@ -104,7 +101,7 @@ def _endless(task: TaskWindow, window: Window) -> Finding | None:
         confidence=confidence(attempts, window),
         summary=(
             f"{task.task} never settles: one of its messages has used {attempts:,} attempts without an end "
-            f"(threshold {UNSETTLED_ATTEMPTS}){seen_at(task.code)}."
+            f"(threshold {UNSETTLED_ATTEMPTS}){seen_at(task)}."
         ),
         evidence=(
             Evidence("unsettled_attempts", attempts, UNSETTLED_ATTEMPTS, attempts),
@@ -116,6 +113,14 @@ def _endless(task: TaskWindow, window: Window) -> Finding | None:
     )
 
 
+def _has_another_reason(task: TaskWindow) -> bool:
+    """Retries without a pause belong to retry_storm.
+
+    A task that polls (chord_unlock) retries until what it waits for is done: its attempts say nothing about an end.
+    """
+    return retry_storm.without_pause(task) or bool(task.attempts.get("polling"))
+
+
 def _self_published_cores(task: TaskWindow, window: Window) -> float:
     """CPUs of the share of a task's attempts that it published itself."""
     share = min(1.0, task.self_published / max(1, task.settled))
@@ -125,7 +130,7 @@ def _self_published_cores(task: TaskWindow, window: Window) -> float:
 def _quiet(running: list[TaskWindow], window: Window) -> Finding:
     deepest = max(running, key=lambda task: (task.max_depth, task.repeated_args))
     depth, repeated = deepest.max_depth, wilson_lower(deepest.repeated_args, deepest.self_published)
-    attempts = max(task.unsettled_attempts for task in running)
+    attempts = max((task.unsettled_attempts for task in running if not _has_another_reason(task)), default=0)
     settled = sum(task.settled for task in running)
     summary = (
         f"At most {depth:,} generations (threshold {DEPTH}) with {repeated:.0%} repeated arguments "

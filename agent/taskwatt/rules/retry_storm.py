@@ -119,7 +119,7 @@ def _finding(task: TaskWindow, window: Window) -> Finding:
             f"{task.task} retries without backing off: {retried:,} of {settled:,} attempts ended in a retry "
             f"({retried / settled:.0%}, threshold {RETRY_SHARE:.0%}) after a median pause of {delay:.2g} s "
             f"(threshold {delay_threshold:g} s), and repeats without success burn {wasted:.2f} of "
-            f"{window.host.effective_cpus:g} CPUs (threshold {NOTICEABLE_CORES:g}){seen_at(task.code)}."
+            f"{window.host.effective_cpus:g} CPUs (threshold {NOTICEABLE_CORES:g}){seen_at(task)}."
         ),
         evidence=(
             Evidence("amplification", amplification, HEALTHY_AMPLIFICATION, settled),

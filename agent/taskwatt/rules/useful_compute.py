@@ -45,7 +45,11 @@ def check(window: Window, others: Sequence[Finding] = ()) -> tuple[Finding, ...]
     settled = sum(task.settled for task in running)
     judged = _judged_cpu(running, window)
     if not settled or judged <= 0:
-        summary = f"{cores}, but no attempt has ended yet: useful or not is not decided."
+        oldest = max(running, key=lambda task: task.oldest_in_flight_s)
+        summary = (
+            f"{cores}, but no attempt has ended: useful or not is not decided. {oldest.task} has run for "
+            f"{oldest.oldest_in_flight_s:.0f} s{seen_at(oldest)}."
+        )
         return (not_enough_data(CAUSE, window.process_class, summary),)
     useful = min(1.0, sum(task.cpu.get("useful", 0.0) for task in running) / judged)
     amplification = settled / max(1, sum(task.firsts for task in running))
@@ -84,7 +88,7 @@ def _found(
         process_class=window.process_class,
         task=heaviest.task,
         confidence=believed,
-        summary=f"The load is real work: {numbers}; {heaviest.task} uses {share:.2f} of them{seen_at(heaviest.code)}.",
+        summary=f"The load is real work: {numbers}; {heaviest.task} uses {share:.2f} of them{seen_at(heaviest)}.",
         evidence=evidence,
         ruled_out=("Repeated waste: none of the rules that look for it found any.",),
         next_step=NEXT_STEP,

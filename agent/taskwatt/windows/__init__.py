@@ -52,6 +52,8 @@ class TaskWindow:
     in_flight: int = 0
     code: CodeSite | None = None
     """The hottest line, when one was sampled."""
+    code_missing: str = ""
+    """Why there is none although it was looked for: a phrase."""
 
     @property
     def settled(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from taskwatt.observations import WASTED_OUTCOMES, Attempt, CodeSite, Outcome, ProcessClass
@@ -145,12 +145,15 @@ class TaskWindows:
     def over(
         self,
         slices: int,
-        in_flight: Mapping[tuple[ProcessClass, str], tuple[int, float, float]],
+        cpu: Mapping[tuple[ProcessClass, str], Mapping[Outcome, float]],
+        in_flight: Mapping[tuple[ProcessClass, str], tuple[int, float]],
         code: Mapping[str, CodeSite],
+        code_missing: Mapping[str, str],
     ) -> tuple[TaskWindow, ...]:
         """The last `slices` closed slices.
 
-        `in_flight`: (class, task) -> how many run, oldest age (s), CPU pending (s).
+        `cpu`: the ledger's seconds over the same span, which knows what of a long attempt was burned before it.
+        `in_flight`: (class, task) -> how many run, oldest age (s). `code` and `code_missing` by task name.
         """
         merged: dict[tuple[ProcessClass, str], list[_Slice]] = defaultdict(list)
         for one in list(self._slices)[-slices:]:
@@ -159,7 +162,11 @@ class TaskWindows:
         for key in in_flight:
             merged.setdefault(key, [])
         return tuple(
-            _window(key, parts, in_flight.get(key, (0, 0.0, 0.0)), code.get(key[1]))
+            replace(
+                _window(key, parts, cpu.get(key, {}), in_flight.get(key, (0, 0.0))),
+                code=code.get(key[1]),
+                code_missing=code_missing.get(key[1], ""),
+            )
             for key, parts in sorted(merged.items())
         )
 
@@ -168,18 +175,16 @@ class TaskWindows:
 
 
 def _window(
-    key: tuple[ProcessClass, str], parts: list[_Slice], running: tuple[int, float, float], code: CodeSite | None
+    key: tuple[ProcessClass, str],
+    parts: list[_Slice],
+    cpu: Mapping[Outcome, float],
+    running: tuple[int, float],
 ) -> TaskWindow:
     attempts: dict[Outcome, int] = defaultdict(int)
-    cpu: dict[Outcome, float] = defaultdict(float)
     for part in parts:
         for outcome, count in part.attempts.items():
             attempts[outcome] += count
-        for outcome, seconds in part.cpu.items():
-            cpu[outcome] += seconds
-    count, oldest, pending = running
-    if pending:
-        cpu["pending"] += pending
+    count, oldest = running
     return TaskWindow(
         task=key[1],
         process_class=key[0],
@@ -187,7 +192,7 @@ def _window(
         firsts=sum(part.firsts for part in parts),
         cpu=dict(cpu),
         repeat_attempts=sum(part.repeat_attempts for part in parts),
-        repeat_wasted_cpu=sum(part.repeat_wasted_cpu for part in parts),
+        repeat_wasted_cpu=_repeat_wasted(parts, cpu),
         repeat_useful=sum(part.repeat_useful for part in parts),
         retry_delays=tuple(delay for part in parts for delay in part.delays),
         retry_growth=tuple(growth for part in parts for growth in part.growth),
@@ -197,5 +202,13 @@ def _window(
         unsettled_attempts=max((part.unsettled for part in parts), default=0),
         oldest_in_flight_s=oldest,
         in_flight=count,
-        code=code,
     )
+
+
+def _repeat_wasted(parts: list[_Slice], cpu: Mapping[Outcome, float]) -> float:
+    """The repeats' part of the waste, of what the ledger says was wasted within the span."""
+    settled = sum(seconds for part in parts for outcome, seconds in part.cpu.items() if outcome in WASTED_OUTCOMES)
+    if not settled:
+        return 0.0
+    within = sum(max(0.0, seconds) for outcome, seconds in cpu.items() if outcome in WASTED_OUTCOMES)
+    return sum(part.repeat_wasted_cpu for part in parts) * min(1.0, within / settled)
