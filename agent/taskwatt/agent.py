@@ -78,6 +78,7 @@ class Agent:
             service=service,
             excluded=lambda task: any(fnmatchcase(task, pattern) for pattern in settings.excluded_tasks),
             incident_of=lambda task: self._incident_ids.get(task),
+            code_of=lambda task: self._code.sites.get(task),
             environ=os.environ,
         )
         self._incident_ids: dict[str, str] = {}

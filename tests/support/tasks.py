@@ -108,3 +108,14 @@ def burn_in_threads(seconds: float, threads: int = 2) -> None:
 def burn_in_subprocess(seconds: float) -> None:
     code = f"import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end: pass"
     subprocess.run([sys.executable, "-S", "-c", code], check=True)
+
+
+@app.task(name="tests.spin_for_ever")
+def spin_for_ever() -> None:
+    spin()
+
+
+def spin() -> None:
+    number = 0
+    while True:
+        number = (number * 31 + 7) % 65537

@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.trace import Span, Status, StatusCode
 
 from taskwatt.incidents import Incident
-from taskwatt.observations import Outcome
+from taskwatt.observations import CodeSite, Outcome
 from taskwatt.rules import Finding
 from taskwatt.windows import Window
 
@@ -93,11 +93,15 @@ def incident_attributes(incident: Incident, window: Window) -> dict[str, Value]:
         "taskwatt.keep": True,
     }
     found.update(_task(finding, window))
-    if finding.code is not None:
-        found["code.function.name"] = finding.code.function
-        found["code.file.path"] = finding.code.file
-        found["code.line.number"] = finding.code.line
+    found.update(code_attributes(finding.code))
     return {key: value for key, value in found.items() if value != ""}
+
+
+def code_attributes(code: CodeSite | None) -> dict[str, Value]:
+    """Where it burns; empty without a stack sample."""
+    if code is None:
+        return {}
+    return {"code.function.name": code.function, "code.file.path": code.file, "code.line.number": code.line}
 
 
 def _task(finding: Finding, window: Window) -> dict[str, Any]:

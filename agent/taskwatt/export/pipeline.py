@@ -29,7 +29,7 @@ from taskwatt.export.spans import SpanFactory
 from taskwatt.gauges import Probe, Reading
 from taskwatt.incidents import Incident, Transition
 from taskwatt.journal import Journal
-from taskwatt.observations import Attempt
+from taskwatt.observations import Attempt, CodeSite
 from taskwatt.segments.records import decode
 from taskwatt.windows import Window
 
@@ -55,6 +55,7 @@ class Pipeline:
         service: str,
         excluded: Callable[[str], bool],
         incident_of: Callable[[str], str | None],
+        code_of: Callable[[str], CodeSite | None],
         environ: Mapping[str, str],
     ) -> None:
         self._journal = journal
@@ -63,7 +64,7 @@ class Pipeline:
         self._probes: list[Probe] = []
         instance = f"{socket.gethostname()}/{service}"
         self.resource = resource({"service.name": service.split("@", 1)[0], "service.instance.id": instance})
-        self._factory = SpanFactory(self.resource, excluded, incident_of)
+        self._factory = SpanFactory(self.resource, excluded=excluded, incident_of=incident_of, code_of=code_of)
         self._span_exporters: list[SpanExporter] = span_exporters(environ)
         self._interval_s = _milliseconds(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), 60.0)
         self._collecting = 0

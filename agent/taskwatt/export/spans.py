@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -12,10 +12,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from taskwatt import __version__
-from taskwatt.export.attributes import attempt_attributes, publish_attributes
-from taskwatt.observations import Attempt, Publish
+from taskwatt.export.attributes import attempt_attributes, code_attributes, publish_attributes
+from taskwatt.observations import Attempt, CodeSite, Publish
 
 SCOPE = InstrumentationScope("taskwatt", __version__)
+HOT_ATTEMPT_S: Final = 0.1
+"""CPU of one attempt from which its span carries the line where its task type burns."""
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NO_SPAN = bytes(8)
 _FAILED = frozenset({"failed", "cancelled"})
@@ -25,15 +27,22 @@ _DESCRIPTIONS = {"REJECTED": "rejected", "REVOKED": "revoked", "FAILURE": "faile
 class SpanFactory:
     """Makes spans of one resource.
 
-    `excluded` says which task names stay out of spans; the ledger has them all the same.
+    `excluded` says which task names stay out of spans; the ledger has them all the same. `incident_of` and `code_of`
+    tell what is known about a task now: its open incident's id, and the line where it burns.
     """
 
     def __init__(
-        self, resource: Resource, excluded: Callable[[str], bool], incident_of: Callable[[str], str | None]
+        self,
+        resource: Resource,
+        *,
+        excluded: Callable[[str], bool],
+        incident_of: Callable[[str], str | None],
+        code_of: Callable[[str], CodeSite | None],
     ) -> None:
         self._resource = resource
         self._excluded = excluded
         self._incident_of = incident_of
+        self._code_of = code_of
 
     def wanted(self, observed: Attempt | Publish | None) -> bool:
         return observed is not None and observed.sampled and not observed.exported and not self._excluded(observed.task)
@@ -63,6 +72,8 @@ class SpanFactory:
         incident = self._incident_of(attempt.task)
         if incident is not None:
             attributes["taskwatt.incident.id"] = incident
+        if attempt.cpu.total >= HOT_ATTEMPT_S:
+            attributes.update(code_attributes(self._code_of(attempt.task)))
         links = [Link(_context(attempt.link_trace_id, attempt.link_span_id))] if any(attempt.link_span_id) else []
         links += [
             Link(_context(bytes.fromhex(trace_id), bytes.fromhex(span_id)), extra)
