@@ -6,6 +6,7 @@ Reads files only; needs no cooperation from the processes it tells about.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final, cast
 
 from taskwatt.segments import Damaged, SegmentReader
 from taskwatt.segments.directory import AgentDirectory, RuntimeDirectory, candidates
+from taskwatt.settings import Settings
 
 EVENT: Final = "taskwatt.triage"
 RECENT_S: Final = 3600.0
@@ -22,11 +24,13 @@ RECENT_S: Final = 3600.0
 def documents(directory: Path | None) -> list[dict[str, Any]]:
     """The newest triage document of every agent; those of live agents first.
 
-    `directory`: TASKWATT_DIR, or None for the default places. Unreadable files are left out.
+    `directory`: read this one only; None: TASKWATT_DIR and the places an agent falls back on. Unreadable files are left
+    out.
     """
+    configured = Settings.from_environ(os.environ).directory
     live: list[dict[str, Any]] = []
     ended: dict[str, dict[str, Any]] = {}
-    for path in [directory] if directory is not None else candidates(None):
+    for path in [directory] if directory is not None else candidates(configured):
         runtime = RuntimeDirectory(path)
         for agent in runtime.agents():
             document = _read_json(agent.latest)

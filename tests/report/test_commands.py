@@ -61,6 +61,14 @@ def test_a_healthy_worker_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "Nothing found" in capsys.readouterr().out
 
 
+def test_without_dir_the_directory_of_the_environment_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storm: dict[str, Any]
+) -> None:
+    write(tmp_path, told(storm))
+    monkeypatch.setenv("TASKWATT_DIR", str(tmp_path))
+    assert run(triage) == 1
+
+
 def test_json_is_the_document_and_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], storm: dict[str, Any]
 ) -> None:
