@@ -41,6 +41,7 @@ class Worker:
         self._received: dict[str, float] = {}
         self._received_at = 0.0
         self._measured_main = False
+        self._other_pool = False
         self._reaping: tuple[ModuleType, Any] | None = None
         self.hook = Hook(self.recorder)
         self._publishing = Publishing(self._publish_segment, self._sampler, self.recorder)
@@ -91,6 +92,7 @@ class Worker:
         try:
             pool = getattr(getattr(sender, "pool_cls", None), "__module__", "").rsplit(".", 1)[-1]
             if pool and pool not in _MEASURED_POOLS:
+                self._other_pool = True
                 log.warning("taskwatt does not measure the %r pool; this worker runs without it", pool)
                 return
             self._sampler()  # imported before the fork, once for all children
@@ -108,8 +110,7 @@ class Worker:
             if runtime.segment is None or not self._measured_main:
                 return
             controller = getattr(sender, "controller", None)
-            service = os.environ.get("OTEL_SERVICE_NAME") or _service(sender)
-            agent = runtime.start_agent(process_class("worker"), service, self._take_received)
+            agent = runtime.start_agent(process_class("worker"), _service(sender), self._take_received)
             if agent is not None and controller is not None:
                 probe = _WorkerProbe(controller, sender)
                 agent.slots = probe.slots()
@@ -152,12 +153,15 @@ class Worker:
             runtime.note_ended(request.id, "REVOKED")
 
     def _publish_segment(self) -> SegmentWriter | None:
-        """Where a publish is noted. A process that is no worker becomes an owner with its first publish."""
-        if runtime.segment is None:
+        """Where a publish is noted. A process that is no worker becomes an owner with its first publish.
+
+        A worker of another pool does not: an agent that sees publishes and no attempts would call it healthy.
+        """
+        if runtime.segment is None and not self._other_pool:
             name: ProcessClass = "scheduler" if "beat" in sys.argv else "job"
             runtime.become_owner(process_class(name))
             if runtime.segment is not None:
-                runtime.start_agent(process_class(name), os.environ.get("OTEL_SERVICE_NAME") or _program())
+                runtime.start_agent(process_class(name), f"{_program()}@{os.getpid()}")
         return runtime.segment
 
 
@@ -236,10 +240,12 @@ def process_class(default: ProcessClass) -> ProcessClass:
 def _service(consumer: Any) -> str:
     """A worker's name, as `celery inspect` shows it.
 
-    It stays when children are recycled and when the worker restarts.
+    It stays when children are recycled and when the worker restarts. OTEL_SERVICE_NAME, which several workers may
+    share, overrides its part before the @ in service.name, and does not name an instance.
     """
     return str(getattr(consumer, "hostname", "") or "celery")
 
 
 def _program() -> str:
+    """Of a process that is no worker; several of one program run at once (gunicorn), so its pid goes with it."""
     return os.path.basename(sys.argv[0] or "python")
