@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from taskwatt.segments import Damaged, SegmentReader
-from taskwatt.segments.directory import AgentDirectory, RuntimeDirectory, candidates
+from taskwatt.segments.directory import AgentDirectory, RuntimeDirectory, candidates, is_private
 from taskwatt.settings import Settings
 
 EVENT: Final = "taskwatt.triage"
@@ -24,13 +24,14 @@ RECENT_S: Final = 3600.0
 def documents(directory: Path | None) -> list[dict[str, Any]]:
     """The newest triage document of every agent; those of live agents first.
 
-    `directory`: read this one only; None: TASKWATT_DIR and the places an agent falls back on. Unreadable files are left
-    out.
+    `directory`: read this one only, whoever made it; None: TASKWATT_DIR and the places an agent falls back on, where
+    they are ours. Unreadable files are left out.
     """
     configured = Settings.from_environ(os.environ).directory
+    usual = [path for path in candidates(configured) if path == configured or is_private(path)]
     live: list[dict[str, Any]] = []
     ended: dict[str, dict[str, Any]] = {}
-    for path in [directory] if directory is not None else candidates(configured):
+    for path in usual if directory is None else [directory]:
         runtime = RuntimeDirectory(path)
         for agent in runtime.agents():
             document = _read_json(agent.latest)

@@ -18,6 +18,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,16 +81,20 @@ class RuntimeDirectory:
                 if candidate != _shared_memory() or configured is not None:
                     refused.append(str(error))
             else:
+                if candidate == _shared_memory():
+                    with suppress(UnusableDirectory):  # then the history stays beside the segments
+                        _make_private(_temporary())
                 return cls(candidate), refused
         raise UnusableDirectory("; ".join(refused) or "no runtime directory is usable")
 
     @property
     def history(self) -> Path:
-        """Where the bounded history goes: beside the segments if configured, else on disk rather than in memory."""
-        shared = _shared_memory()
-        if shared is not None and self.path == shared:
-            return _temporary() / "history"
-        return self.path / "history"
+        """Where the bounded history goes: beside the segments if configured, else on disk rather than in memory.
+
+        In memory all the same when the place on disk belongs to somebody else or is open to others.
+        """
+        on_disk = self.path == _shared_memory() and is_private(_temporary())
+        return (_temporary() if on_disk else self.path) / "history"
 
     def agent(self, pid: int) -> AgentDirectory:
         """The folder of process `pid` (created if missing); OSError when there is no room."""
@@ -126,19 +131,40 @@ def _temporary() -> Path:
     return Path(tempfile.gettempdir()) / f"taskwatt-{os.getuid()}"
 
 
-def _claim(path: Path) -> None:
-    """Make `path` a private directory of ours with room for one segment, or raise UnusableDirectory saying why not."""
+def is_private(path: Path) -> bool:
+    """Is it a directory of ours that nobody else may enter? Changes nothing."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_private(path)
+    except UnusableDirectory:
+        return False
+    return True
+
+
+def _check_private(path: Path) -> None:
+    """Raise UnusableDirectory, saying why, unless `path` is a directory of ours that nobody else may enter."""
+    try:
         found = os.lstat(path)
     except OSError as error:
-        raise UnusableDirectory(f"{path} cannot be made: {error.strerror}") from None
+        raise UnusableDirectory(f"{path} cannot be used: {error.strerror}") from None
     if not stat.S_ISDIR(found.st_mode):
         raise UnusableDirectory(f"{path} is not a directory")
     if found.st_uid != os.getuid():
         raise UnusableDirectory(f"{path} belongs to user {found.st_uid}, not to us ({os.getuid()})")
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise UnusableDirectory(f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):o}, want 700)")
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableDirectory(f"{path} cannot be made: {error.strerror}") from None
+    _check_private(path)
+
+
+def _claim(path: Path) -> None:
+    """Make `path` a private directory of ours with room for one segment, or raise UnusableDirectory saying why not."""
+    _make_private(path)
     probe = path / f".room-{os.getpid()}"
     try:
         descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
