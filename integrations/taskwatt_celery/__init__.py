@@ -1,6 +1,6 @@
 """Celery: CPU, outcome and span of every attempt, and what the worker's main process does for it.
 
-Supported: Celery 5.3 and newer with the prefork and solo pools. Other pools run as without taskwatt, and say so once.
+Supported: Celery 5.4 and newer with the prefork and solo pools. Other pools run as without taskwatt, and say so once.
 
 What is hooked, and why that and not less:
 
