@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from taskwatt import clocks, rules
 from taskwatt.code_watch import CodeWatch
@@ -33,6 +33,9 @@ from taskwatt.windows import Window
 from taskwatt.windows.capacity import Capacity
 from taskwatt.windows.ledger import NO_TASK, Key, Ledger, Served, Snapshot, weight
 from taskwatt.windows.tasks import TaskWindows
+
+if TYPE_CHECKING:
+    from taskwatt.recovery import Recovered
 
 log = logging.getLogger("taskwatt")
 
@@ -336,18 +339,14 @@ class Agent:
         """False when it should be tried again soon: its processes are still dying."""
         from taskwatt.recovery import recover
 
-        found = recover(other, self._ended_as)
-        if found is None:
-            return True
-        if not found.complete:
-            return False
+        return recover(other, self._ended_as, self._take_over)
+
+    def _take_over(self, found: Recovered) -> None:
         self._fold(found.collected)
         for process_class, seconds in found.collected.kernel.items():
             self.ledger.kernel[process_class] += seconds
         self._journal.append(found.unsent)
-        other.remove()
         log.info("taskwatt recovered %d attempts of an agent that had died", len(found.collected.settled))
-        return True
 
 
 def _live_cells(live: Iterable[Live], ledger: Ledger) -> dict[Key, float]:

@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
-from taskwatt import clocks
 from taskwatt.journal import Journal
 from taskwatt.observations import OUTCOMES, STATES, Attempt, CodeSite, Cpu, Outcome, ProcessClass, Publish
-from taskwatt.segments import AgentDirectory, Damaged, SegmentReader, SegmentWriter, layout
-from taskwatt.segments.reader import Cell, Drained, InFlight
-from taskwatt.segments.records import decode
+from taskwatt.segments import AgentDirectory, Damaged, SegmentReader, SegmentWriter
+from taskwatt.segments.reader import Cell, Drained
+from taskwatt.segments.records import decode, killed
 
 log = logging.getLogger("taskwatt")
 
-_CANCELLED = OUTCOMES.index("cancelled")
+_DEATHS_KEPT_NS: Final = 60_000_000_000
+"""How long a reaped child waits for its segment to be settled; most have been by then, some never had one."""
 
 
 class Death(NamedTuple):
@@ -92,7 +92,7 @@ class _Process:
     subprocesses: float = 0.0
     startup: float = 0.0
     outlived: float = 0.0
-    cells: dict[tuple[str, int, int], Cell] = field(default_factory=dict[tuple[str, int, int], Cell])
+    cells: dict[int, Cell] = field(default_factory=dict[int, Cell])
     counted: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
@@ -106,40 +106,74 @@ class Drainer:
         deaths: dict[int, Death],
         ended_as: Callable[[str], str | None],
         own: SegmentWriter | None = None,
+        recovered: SegmentReader | None = None,
     ) -> None:
         """`deaths`: reaped children by pid; taken out once settled.
 
         `ended_as`: Celery's state for a task id whose attempt was killed, if known.
-        `own`: the draining process's segment; None when a dead agent's directory is being recovered.
+        `own`: the draining process's segment.
+        `recovered`: instead of `own`, the claimed segment of a dead owner. Nothing is closed or deleted then: should
+        the recovering process die as well, the next one finds everything in its place.
         """
         self.directory = directory
         self.journal = journal
         self._deaths = deaths
         self._ended_as = ended_as
         self._own = own
+        self._recovering = recovered is not None
         self._processes: dict[Path, _Process] = {}
         self._refused: set[Path] = set()
+        self._newly_refused = 0
+        if recovered is not None:
+            self._adopt(recovered, own=False)
 
     def collect(self) -> Collected:
-        """Everything new since the last call."""
+        """Everything new since the last call. A segment that cannot be read takes nothing else with it."""
         found = Collected()
-        self._discover(found)
+        self._discover()
         for path, process in list(self._processes.items()):
-            alive = self._alive(process)
-            records = process.reader.drain(ended=not alive)
-            if not alive:
-                killed = self._settle_killed(process, found)
-                if killed is not None:
-                    records.append(killed)
-            self._keep(process, records, found)
-            self._account(process, alive, found)
-            if not alive:
-                process.reader.close()
-                path.unlink(missing_ok=True)
-                self._deaths.pop(process.reader.pid, None)
-                self.journal.forget(process.reader.name)
-                del self._processes[path]
+            try:
+                ended = self._collect(process, found)
+            except Exception as error:
+                self._refuse(path, error)
+                ended = True
+            if ended and not self._recovering:
+                self._part_with(path, process)
+        if self._newly_refused:
+            found.dropped["segment"], self._newly_refused = self._newly_refused, 0
+        self._forget_old_deaths()
         return found
+
+    def _collect(self, process: _Process, found: Collected) -> bool:
+        """Has the process ended? Then this was its last word."""
+        alive = process.reader.alive()
+        records = process.reader.drain(ended=not alive)
+        if not alive:
+            killed = self._settle_killed(process, found)
+            if killed is not None:
+                records.append(killed)
+        self._keep(process, records, found)
+        self._account(process, alive, found)
+        return not alive
+
+    def _part_with(self, path: Path, process: _Process) -> None:
+        process.reader.close()
+        if path not in self._refused:
+            path.unlink(missing_ok=True)
+        self._deaths.pop(process.reader.pid, None)
+        self.journal.forget(process.reader.name)
+        del self._processes[path]
+
+    def _refuse(self, path: Path, error: Exception) -> None:
+        self._refused.add(path)
+        self._newly_refused += 1
+        log.warning("taskwatt left out a segment: %s", error)
+
+    def _forget_old_deaths(self) -> None:
+        oldest = time.time_ns() - _DEATHS_KEPT_NS
+        for pid, death in list(self._deaths.items()):
+            if death.died_ns < oldest:
+                self._deaths.pop(pid, None)
 
     @property
     def processes(self) -> list[tuple[int, ProcessClass, int, int, int]]:
@@ -162,16 +196,17 @@ class Drainer:
 
     def all_ended(self) -> bool:
         """Has every process of this directory ended? (For recovery.)"""
-        found = Collected()
-        self._discover(found)
-        return not any(self._alive(process) for process in self._processes.values())
+        self._discover()
+        return not any(process.reader.alive() for process in self._processes.values())
 
     def close(self) -> None:
-        for process in self._processes.values():
-            process.reader.close()
+        """Let go of every segment; the claimed one of a dead owner is its claimer's to close."""
+        for path, process in self._processes.items():
+            if not (self._recovering and path == self.directory.owner_segment):
+                process.reader.close()
         self._processes.clear()
 
-    def _discover(self, found: Collected) -> None:
+    def _discover(self) -> None:
         for path in self.directory.segments():
             if path in self._processes or path in self._refused:
                 continue
@@ -179,23 +214,14 @@ class Drainer:
             try:
                 reader = SegmentReader(path, self._own.descriptor if own and self._own is not None else None)
             except (Damaged, OSError) as error:
-                if isinstance(error, Damaged) and time.time() - _modified(path) < 2.0:
-                    continue  # perhaps still being made
-                self._refused.add(path)
-                found.dropped["segment"] = found.dropped.get("segment", 0) + 1
-                log.warning("taskwatt left out a segment: %s", error)
+                if not (isinstance(error, Damaged) and time.time() - _modified(path) < 2.0):  # else: still being made?
+                    self._refuse(path, error)
                 continue
-            reader.skip_to(self.journal.highest.get(reader.name, 0) + 1)
-            self._processes[path] = _Process(reader, cast(ProcessClass, reader.process_class), own)
+            self._adopt(reader, own)
 
-    def _alive(self, process: _Process) -> bool:
-        """By its lock; a process that closed all its descriptors has lost it and is looked up by pid and start time."""
-        reader = process.reader
-        if reader.alive():
-            return True
-        if reader.pid_namespace != clocks.pid_namespace():
-            return False
-        return clocks.start_time(reader.pid) == reader.start_ticks and not clocks.is_zombie(reader.pid)
+    def _adopt(self, reader: SegmentReader, own: bool) -> None:
+        reader.skip_to(self.journal.highest.get(reader.name, 0) + 1)
+        self._processes[reader.path] = _Process(reader, cast(ProcessClass, reader.process_class), own)
 
     def _keep(self, process: _Process, records: list[Drained], found: Collected) -> None:
         if not records:
@@ -208,9 +234,6 @@ class Drainer:
                 found.settled.append(Settled(process.process_class, observed, process.own))
                 process.booked += observed.cpu.total - observed.cpu.subprocesses
                 process.subprocesses += observed.cpu.subprocesses
-                if record.sequence:
-                    attempt_no = layout.RECORD.unpack(record.payload)[19]
-                    process.reader.last_attempt_no = max(process.reader.last_attempt_no, attempt_no)
             elif isinstance(observed, Publish):
                 found.published.append(observed)
             else:
@@ -223,7 +246,7 @@ class Drainer:
         idle = progress.startup_cpu - process.startup + progress.none_cpu - process.outlived
         process.startup, process.outlived = progress.startup_cpu, progress.none_cpu
         process.booked += idle
-        self._account_cells(process, found)
+        self._account_cells(process, alive, found)
         if not process.own:
             clock = self._clock(process, alive)
             found.kernel[name] = found.kernel.get(name, 0.0) + clock - process.clock
@@ -233,78 +256,76 @@ class Drainer:
             if not alive:
                 idle += rest
             else:
-                started_ns = decoded.start_ns if (decoded := _attempt(running)) else 0
-                task = running.record.task if running is not None else ""
-                age = max(0.0, time.time() - started_ns / 1e9) if running is not None else 0.0
-                found.live.append(Live(reader.pid, name, task, max(0.0, rest), age))
+                attempt = decode(running.record) if running is not None else None
+                age = max(0.0, time.time() - attempt.start_ns / 1e9) if attempt is not None else 0.0
+                found.live.append(Live(reader.pid, name, attempt.task if attempt else "", max(0.0, rest), age))
             found.idle_cpu[name] = found.idle_cpu.get(name, 0.0) + idle
         elif (running := reader.in_flight()) is not None:
             found.live.append(Live(reader.pid, name, running.record.task, 0.0, 0.0))
         found.code.extend(reader.code())
         counters = reader.counters()
-        now = (reader.damaged, counters.strings_refused, counters.spills_refused, counters.hook_errors)
+        spills = counters.spills_refused + reader.spills_lost
+        now = (reader.damaged, counters.strings_refused, spills, counters.hook_errors)
         for reason, new, old in zip(("damaged", "name", "span_data", "hook"), now, process.counted, strict=True):
             if new > old:
                 found.dropped[reason] = found.dropped.get(reason, 0) + new - old
         process.counted = now
 
-    def _account_cells(self, process: _Process, found: Collected) -> None:
-        for cell in process.reader.cells():
-            key = (cell.task, cell.outcome, cell.state)
-            old = process.cells.get(key)
+    def _account_cells(self, process: _Process, alive: bool, found: Collected) -> None:
+        for cell in process.reader.cells(ended=not alive):
+            old = process.cells.get(cell.slot)
             attempts = cell.attempts - (old.attempts if old else 0)
             if attempts <= 0:
                 continue
-            was = old.cpu if old else (0.0,) * 6
-            cpu = Cpu(*(new - before for new, before in zip(cell.cpu, was, strict=True)))
+            cpu = Cpu(*(new - before for new, before in zip(cell.cpu, old.cpu if old else Cpu(), strict=True)))
             firsts = cell.firsts - (old.firsts if old else 0)
-            found.totals.append(
-                Totals(
-                    process.process_class, cell.task, OUTCOMES[cell.outcome], STATES[cell.state], attempts, firsts, cpu
-                )
-            )
+            outcome, state = OUTCOMES[cell.outcome], STATES[cell.state]
+            found.totals.append(Totals(process.process_class, cell.task, outcome, state, attempts, firsts, cpu))
             found.dropped["span_ring_full"] = found.dropped.get("span_ring_full", 0) + attempts
-            process.cells[key] = cell
+            process.cells[cell.slot] = cell
             process.booked += cpu.total - cpu.subprocesses
             process.subprocesses += cpu.subprocesses
 
     def _clock(self, process: _Process, alive: bool) -> float:
         """CPU of the process itself; what its reaped subprocesses used is booked from its records."""
-        pid = process.reader.pid
-        death = None if alive else self._deaths.get(pid)
+        death = None if alive else self._death(process.reader)
         if death is not None:
             return max(process.clock, death.cpu_s - process.subprocesses)
-        clock = clocks.process_cpu(pid)
+        clock = process.reader.cpu()
         return max(process.clock, process.booked if clock is None else clock)
+
+    def _death(self, reader: SegmentReader) -> Death | None:
+        """What was learned when this very process was reaped; not of an earlier one with its pid."""
+        death = self._deaths.get(reader.pid)
+        return death if death is not None and death.died_ns >= reader.created_ns else None
 
     def _settle_killed(self, process: _Process, found: Collected) -> Drained | None:
         """The record of the attempt that a dead process could not finish."""
-        running = process.reader.in_flight()
-        if running is None or process.reader.name in self.journal.settled:
+        reader = process.reader
+        running = reader.in_flight(ended=True)
+        if running is None or reader.name in self.journal.settled:
             return None
-        attempt = _attempt(running)
-        if attempt is None:
+        attempt = decode(running.record)
+        if not isinstance(attempt, Attempt):
             found.dropped["record"] = found.dropped.get("record", 0) + 1
             return None
-        death = self._deaths.get(process.reader.pid)
+        death = self._death(reader)
         if death is not None:
             cpu_s = death.cpu_s - running.cpu_at_start - running.children_at_start
         else:
-            cpu_s = (clocks.process_cpu(process.reader.pid) or process.clock) - running.cpu_at_start
-        died_ns = death.died_ns if death is not None else time.time_ns()
-        state = self._ended_as(attempt.task_id) or "FAILURE"
-        fields = list(layout.RECORD.unpack(running.record.payload))
-        fields[10] = max(0.0, (died_ns - attempt.start_ns) / 1e9)
-        fields[13] = max(0.0, cpu_s)
-        if death is not None:
-            fields[21] = death.max_rss
-        fields[27], fields[28] = _CANCELLED, STATES.index(state) if state in STATES else 0
-        return running.record._replace(payload=layout.RECORD.pack(*fields))
+            cpu_s = (reader.cpu() or process.clock) - running.cpu_at_start
+        return killed(
+            running.record,
+            state=self._ended_as(attempt.task_id) or "FAILURE",
+            died_ns=death.died_ns if death is not None else self._last_seen_ns(),
+            cpu_s=cpu_s,
+            max_rss=death.max_rss if death is not None else None,
+        )
 
-
-def _attempt(running: InFlight | None) -> Attempt | None:
-    observed = decode(running.record) if running is not None else None
-    return observed if isinstance(observed, Attempt) else None
+    def _last_seen_ns(self) -> int:
+        """Until when a process that nobody reaped may have lived: now, or for a dead agent's, its last verdicts."""
+        seen = _modified(self.directory.latest) if self._recovering else 0.0
+        return int(seen * 1e9) or time.time_ns()
 
 
 def _modified(path: Path) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from taskwatt.drainer import Collected, Drainer, Settled
 from taskwatt.journal import Journal
@@ -17,54 +17,66 @@ from taskwatt.segments import AgentDirectory, Damaged, SegmentReader
 from taskwatt.segments.reader import Drained
 from taskwatt.segments.records import decode
 
+_GRACE_S: Final = 10.0
+
 
 @dataclass(slots=True)
 class Recovered:
-    """`complete` is False while processes of the dead agent are still ending."""
+    """What the survivor has to keep."""
 
-    complete: bool
     collected: Collected = field(default_factory=Collected)
     unsent: list[Drained] = field(default_factory=list[Drained])
+    """Records whose spans no receiver has."""
 
 
-def recover(directory: AgentDirectory, ended_as: Callable[[str], str | None]) -> Recovered | None:
-    """Everything of a dead agent that no receiver has; None while it lives, or when another survivor is at it.
+def recover(
+    directory: AgentDirectory, ended_as: Callable[[str], str | None], keep: Callable[[Recovered], None]
+) -> bool:
+    """Give everything of a dead agent that no receiver has to `keep`, then remove the directory.
 
-    The caller removes the directory once it keeps the result.
+    Nothing is done while the agent lives or another survivor is at it. The dead agent's segment stays locked and in its
+    place until `keep` has returned: of several survivors one recovers, and the next starts over should that one die.
+    False: try again soon, its children are still ending.
     """
-    if not directory.owner_segment.exists():
-        return _orphan(directory)
     try:
         owner = SegmentReader(directory.owner_segment)
     except (Damaged, OSError):
-        return _orphan(directory)
+        _clear_rubbish(directory)
+        return True
     try:
-        if owner.alive() or not owner.claim():
-            return None
+        if owner.alive() or not owner.claim() or not directory.owner_segment.exists():
+            return True
         journal = Journal(directory.path)
-        drainer = Drainer(directory, journal, {}, ended_as)
-        if not drainer.all_ended():
+        drainer = Drainer(directory, journal, {}, ended_as, recovered=owner)
+        try:
+            if not drainer.all_ended():
+                return False
+            found = Recovered(_reported_late(journal, owner))
+            _join(found.collected, drainer.collect())
+            _charge(found.collected)
+            found.unsent = [record for _, record in journal.read(journal.spans, journal.last)]
+        finally:
             drainer.close()
-            return Recovered(complete=False)
-        found = Recovered(complete=True, collected=_reported_late(journal, owner))
-        _join(found.collected, drainer.collect())
-        _charge(found.collected)
-        found.unsent = [record for _, record in journal.read(journal.spans, journal.last)]
-        drainer.close()
-        journal.close()
-        return found
+            journal.close()
+        try:
+            keep(found)
+        finally:  # whatever it kept before it failed must not be kept once more
+            directory.remove()
+        return True
     finally:
         owner.close()
 
 
-def _orphan(directory: AgentDirectory) -> Recovered | None:
-    """A folder without an owner's segment: its maker died at birth. Only rubbish to clear, after a grace period."""
+def _clear_rubbish(directory: AgentDirectory) -> None:
+    """A folder without an owner's segment: its maker died at birth, or a survivor while removing it.
+
+    Or it is just being made, hence the grace period.
+    """
     try:
-        if time.time() - directory.path.stat().st_mtime < 10.0:
-            return None
+        if time.time() - directory.path.stat().st_mtime > _GRACE_S:
+            directory.remove()
     except OSError:
-        return None
-    return Recovered(complete=True)
+        pass
 
 
 def _reported_late(journal: Journal, owner: SegmentReader) -> Collected:

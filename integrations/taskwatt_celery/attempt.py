@@ -37,7 +37,7 @@ _BACKGROUND_GAP_S = 0.0005
 _ENOUGH_SAMPLES = 60
 """Looks at one task type in answer to one question: the share of a line is then known to about 13 %."""
 
-_pack = layout.RECORD.pack
+_pack = layout.pack_record
 NAN = math.nan
 
 

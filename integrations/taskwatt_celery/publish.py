@@ -22,7 +22,7 @@ from taskwatt_celery import headers as ours
 from taskwatt_celery.attempt import Recorder, publishing_scope
 
 log = logging.getLogger("taskwatt")
-_pack = layout.RECORD.pack
+_pack = layout.pack_record
 
 
 class _Pending(threading.local):

@@ -58,6 +58,9 @@ class AgentDirectory:
         return [self.path / name for name in sorted(names, key=lambda name: name != "owner.seg")]
 
     def remove(self) -> None:
+        """The owner's segment first: what a process killed in here leaves behind is rubbish, not recovered twice."""
+        with suppress(OSError):
+            self.owner_segment.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -5,23 +5,26 @@ A segment is one file of `SIZE` bytes, little-endian:
     0       identity   who writes: magic, version, pid, start time, boot, pid namespace, wall/monotonic anchor, role
     256     progress   what the writer has finished (single writer, rewritten after every record)
     384     counters   what the writer could not keep, and why
-    512     reader     the drainer's tail and its request for code samples (single writer: the drainer)
+    512     reader     the drainer's position and its request for code samples (single writer: the drainer)
     1024    in flight  the attempt now running, complete enough to be settled by others if the process dies
     1536    code       the hottest line per task type, while asked
     4096    strings    append-only table of names: u16 length + UTF-8
     36864   cells      totals per (task, outcome) for attempts that found the ring full
-    86016   spill      variable-length data of records (what user code set on the span)
+    86016   spill      variable-length data of records (what user code set on the span); newest over oldest
     151552  ring       1,024 records of 256 bytes
 
 A record is sequence (u64), CRC-32 of sequence and payload (u32), payload. Slots are reserved by an atomic counter, so
 any thread may write without a lock; a slot whose sequence or checksum does not fit was never finished and is counted,
-not trusted.
+not trusted. Cells, spilled data, the attempt in flight and code carry checksums as well; progress and counters are
+copied in at once, so that a reader meets each number whole.
 """
 
 from __future__ import annotations
 
+import re
+import struct
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 MAGIC: Final = b"TASKWATT"
 VERSION: Final = 1
@@ -41,13 +44,12 @@ PROGRESS: Final = Struct("<QQddd")
 no attempt (s: threads that outlived theirs)."""
 
 COUNTERS_AT: Final = 384
-COUNTERS: Final = Struct("<IIQQQQBI")
-"""strings, cells, attempts in cells only, strings refused, spills refused, hook errors, span mode, attempt in
-flight."""
+COUNTERS: Final = Struct("<IIQQQQB")
+"""strings, cells, attempts in cells only, strings refused, spills refused, hook errors, span mode: see writer.count."""
 
 READER_AT: Final = 512
-READER: Final = Struct("<QQQ")
-"""next sequence to read, spill bytes consumed, sample code until (wall ns)."""
+READER: Final = Struct("<QQ")
+"""next sequence to read, sample code until (wall ns)."""
 
 IN_FLIGHT_AT: Final = 1024
 CODE_AT: Final = 1536
@@ -61,14 +63,15 @@ STRING_MAX: Final = 200
 """Bytes of one name; longer ones are cut and end in their checksum."""
 
 CELLS_AT: Final = 36864
-CELL: Final = Struct("<HBBIQQQdddddd")
-"""task string, outcome, state, 0, attempts, firsts, repeats, CPU by activity (business ... subprocesses)."""
+CELL: Final = Struct("<IHBBQQQdddddd")
+"""CRC-32 of the rest, task string, outcome, state, attempts, firsts, repeats, CPU by activity (business ...
+subprocesses). The last cell takes in all that find no cell of their own."""
 CELL_SLOTS: Final = 512
 
 SPILL_AT: Final = 86016
 SPILL_SIZE: Final = 65536
 SPILL_MAX: Final = 8192
-"""Bytes one record may spill; more is cut by the writer."""
+"""Bytes one record may spill; more is refused and counted. Before the data stands a CRC-32 of offset and data."""
 
 RING_AT: Final = 151552
 RING_SLOTS: Final = 1024
@@ -87,14 +90,99 @@ EXPORTED: Final = 4
 ID_SPILLED: Final = 8
 RETRY_PUBLISH: Final = 16
 
-RECORD: Final = Struct("<BBH 16s16s8s8s16s8s q ddd dddddd QQQ IIHHI BBHI Q")
-"""kind, flags, task string | task id, trace, span, parent span, linked trace, linked span | start (wall ns) | duration,
-queue wait (NaN: unknown), retry delay (NaN: none) | CPU: business, serialization, gc, framework, agent, subprocesses |
-attempt number, body size, max RSS | retries, depth, nesting, queue string, arguments hash | outcome, state, publisher
-string, spill length | spill offset."""
+_RECORD_FORMAT: Final = "<BBH 16s16s8s8s16s8s q ddd dddddd QQQ IIHHI BBHI Q"
+RECORD: Final = Struct(_RECORD_FORMAT)
+
+
+class Record(NamedTuple):
+    """The fields of RECORD, in its order."""
+
+    kind: int
+    flags: int
+    task: int
+    """Index of a string, as are `queue` and `publisher`; NO_STRING: the table was full."""
+    task_id: bytes
+    trace_id: bytes
+    span_id: bytes
+    parent_span_id: bytes
+    link_trace_id: bytes
+    link_span_id: bytes
+    start_ns: int
+    """Wall clock."""
+    duration: float
+    queue_wait: float
+    """NaN: unknown."""
+    retry_delay: float
+    """NaN: none."""
+    business: float
+    """CPU, here and below."""
+    serialization: float
+    gc: float
+    framework: float
+    agent: float
+    subprocesses: float
+    attempt_no: int
+    body_size: int
+    max_rss: int
+    retries: int
+    depth: int
+    nesting: int
+    queue: int
+    args_hash: int
+    outcome: int
+    state: int
+    publisher: int
+    spill_length: int
+    """Checksum included; 0: nothing was spilled."""
+    spill_at: int
+    """Offset since the segment began; its place is this modulo SPILL_SIZE."""
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        return cls._make(RECORD.unpack(payload))
+
+
+def pack_record(*fields: float | bytes) -> bytes:
+    """The bytes of a Record's fields.
+
+    A number that does not fit becomes the nearest that does: what a message claims must never fail the user's task.
+    """
+    try:
+        return RECORD.pack(*fields)
+    except (struct.error, OverflowError):
+        return RECORD.pack(*(_fitted(code, value) for code, value in zip(_RECORD_CODES, fields, strict=True)))
+
+
+_RECORD_CODES: Final[list[str]] = re.findall(r"\d*[a-zA-Z]", _RECORD_FORMAT)
+_BOUNDS: Final = {
+    "B": (0, 0xFF),
+    "H": (0, 0xFFFF),
+    "I": (0, 0xFFFFFFFF),
+    "Q": (0, 0xFFFFFFFFFFFFFFFF),
+    "q": (-0x8000000000000000, 0x7FFFFFFFFFFFFFFF),
+}
+
+
+def _fitted(code: str, value: float | bytes) -> float | bytes:
+    if code.endswith("s"):
+        return value if isinstance(value, bytes) else b""
+    if code == "d":
+        try:
+            return float(value)
+        except (OverflowError, ValueError):
+            return float("nan")
+    low, high = _BOUNDS[code]
+    return min(max(value, low), high) if isinstance(value, int) else 0
+
 
 IN_FLIGHT: Final = Struct("<IQdd")
 """CRC-32 of the rest and the record, attempt number, process CPU at start (s), reaped children's CPU at start (s)."""
+
+
+def boot_bytes(boot_id: str) -> bytes:
+    """A boot id as a segment stores it."""
+    return bytes.fromhex(boot_id.replace("-", ""))[:16].ljust(16, b"\0")
+
 
 NO_ID: Final = bytes(16)
 NO_SPAN: Final = bytes(8)
@@ -104,4 +192,9 @@ assert HEAD.size + RECORD.size <= SLOT
 assert IN_FLIGHT.size + RECORD.size <= CODE_AT - IN_FLIGHT_AT
 assert CODE_AT + CODE.size * CODE_SLOTS <= STRINGS_AT
 assert CELLS_AT + CELL.size * CELL_SLOTS <= SPILL_AT
+assert IDENTITY.size <= PROGRESS_AT
+assert PROGRESS_AT + PROGRESS.size <= COUNTERS_AT
 assert COUNTERS_AT + COUNTERS.size <= READER_AT
+assert READER_AT + READER.size <= IN_FLIGHT_AT
+assert STRINGS_AT + STRINGS_SIZE <= CELLS_AT
+assert SPILL_AT + SPILL_SIZE <= RING_AT

@@ -9,15 +9,20 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from taskwatt.observations import OTHER, OUTCOMES, STATES, CodeSite
+from taskwatt import clocks
+from taskwatt.observations import OTHER, OUTCOMES, STATES, CodeSite, Cpu
 from taskwatt.segments import layout
+from taskwatt.segments.layout import Record
 
-_FLOCK = struct.Struct("hhqqi4x")
+_DARWIN = sys.platform == "darwin"
+_FLOCK = struct.Struct("qqihh" if _DARWIN else "hhqqi4x")
+"""struct flock: type and whence stand last on macOS."""
 
 
 class Damaged(Exception):
@@ -48,13 +53,15 @@ class InFlight(NamedTuple):
 class Cell(NamedTuple):
     """Totals of attempts that found the ring full."""
 
+    slot: int
+    """Tells cells apart: the table's `other` and a task of that name are two."""
     task: str
     outcome: int
     state: int
     attempts: int
     firsts: int
     repeats: int
-    cpu: tuple[float, float, float, float, float, float]
+    cpu: Cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
+    strings: int
+    cells: int
     in_cells: int
     strings_refused: int
     spills_refused: int
@@ -91,18 +100,16 @@ class SegmentReader:
         except BaseException:
             self.close()
             raise
-        self.name = f"{path.parent.name}/{path.name}"
+        self.name = f"{path.parent.name}/{path.name}/{self.created_ns}"
+        """Unique: a process that is instrumented a second time makes a second file of the same path."""
         self._strings: list[str] = []
         self._strings_end = layout.STRINGS_AT
-        tail, spilled, _ = layout.READER.unpack(self._bytes(layout.READER_AT, layout.READER.size))
-        self._next = max(1, tail)
-        self._spill_tail = spilled
         self._stuck_at = 0
-        self._read_counters: tuple[int, ...] = (0,) * 8
         self.damaged = 0
         """Records that were reserved but never finished, or whose checksum does not hold."""
-        self.last_attempt_no = 0
-        """Highest attempt number drained."""
+        self.spills_lost = 0
+        """Records whose spilled data was overwritten before it was read; the records themselves are kept."""
+        self._last_attempt_no = 0
 
     def _read_identity(self) -> None:
         raw = os.pread(self.descriptor, layout.IDENTITY.size, 0)
@@ -125,14 +132,32 @@ class SegmentReader:
         self.wall_minus_monotonic_s: float = created / 1e9 - monotonic
         self.role: int = role
         self.process_class: str = process_class.rstrip(b"\0").decode("utf-8", "replace") or "job"
+        tail, _ = layout.READER.unpack(self._bytes(layout.READER_AT, layout.READER.size))
+        if tail > self.progress().head + layout.RING_SLOTS:
+            raise Damaged(f"{self.path} claims to have been read far beyond what was written")
+        self._next: int = max(1, tail)
 
     def alive(self) -> bool:
-        """Does the writing process still hold its lock? (Its pid may have been reused by another.)"""
-        if self._own:
-            return True
-        query = _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0)
-        answer = fcntl.fcntl(self.descriptor, fcntl.F_GETLK, query)
-        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+        """By its lock; a process that closed all its descriptors has lost it and is looked up by pid and start time."""
+        return self._own or self._locked() or (self._is_same_process() and not clocks.is_zombie(self.pid))
+
+    def cpu(self) -> float | None:
+        """CPU seconds of the writing process, also while it is a zombie; None once the kernel has forgotten it."""
+        return clocks.process_cpu(self.pid) if self._is_same_process() else None
+
+    def _locked(self) -> bool:
+        kind, whence = fcntl.F_WRLCK, os.SEEK_SET
+        query = _FLOCK.pack(*((0, 0, 0, kind, whence) if _DARWIN else (kind, whence, 0, 0, 0)))
+        answer = _FLOCK.unpack(fcntl.fcntl(self.descriptor, fcntl.F_GETLK, query))
+        return bool(answer[3 if _DARWIN else 0] != fcntl.F_UNLCK)
+
+    def _is_same_process(self) -> bool:
+        """A pid alone is reused, and means another process in another namespace."""
+        return (
+            self.pid_namespace == clocks.pid_namespace()
+            and self.boot == layout.boot_bytes(clocks.boot_id())
+            and clocks.start_time(self.pid) == self.start_ticks
+        )
 
     def claim(self) -> bool:
         """Take a dead process's lock, so that only one survivor recovers it."""
@@ -145,85 +170,86 @@ class SegmentReader:
     def drain(self, limit: int = layout.RING_SLOTS, *, ended: bool = False) -> list[Drained]:
         """Records after the last drained one, oldest first.
 
-        `ended`: the writer is dead, so nothing more will be finished.
+        One that was reserved and is not finished holds up those after it until it was met a second time: then its
+        writer will not finish it. `ended`: the writer is dead, so nothing more will be finished.
         """
-        head = self.progress().head
+        head = min(self.progress().head, self._next + layout.RING_SLOTS - 1)
         found: list[Drained] = []
         while len(found) < limit:
-            chunk = self._chunk(min(limit - len(found), layout.RING_SLOTS - self._next % layout.RING_SLOTS))
-            before = self._next
-            for at in range(0, len(chunk), layout.SLOT):
-                record = self._parse(chunk, at)
-                if record is None:
-                    break
-                found.append(record)
-                self._next += 1
-            if self._next > before:
-                self._stuck_at = 0
-                if self._next - before < len(chunk) // layout.SLOT:
-                    continue
-                if len(chunk) < layout.SLOT or len(chunk) == layout.SLOT:
-                    continue
+            records = self._finished(min(limit - len(found), head - self._next + 1))
+            if records:
+                found.extend(records)
             elif self._next <= head and (ended or self._stuck_at == self._next):
                 self.damaged += 1
                 self._next += 1
-                self._stuck_at = 0
             else:
                 self._stuck_at = self._next if self._next <= head else 0
                 break
         return found
 
-    def _chunk(self, slots: int) -> bytes:
-        """One slot first: an idle ring costs one small read."""
-        at = layout.RING_AT + (self._next % layout.RING_SLOTS) * layout.SLOT
-        first = self._bytes(at, layout.SLOT)
-        if int.from_bytes(first[:8], "little") != self._next or slots == 1:
-            return first
-        return self._bytes(at, slots * layout.SLOT)
+    def _finished(self, most: int) -> list[Drained]:
+        """Records from the next one on, up to the first unfinished one or the end of the ring."""
+        slot = self._next % layout.RING_SLOTS
+        slots = max(1, min(most, layout.RING_SLOTS - slot))
+        chunk = self._bytes(layout.RING_AT + slot * layout.SLOT, slots * layout.SLOT)
+        found: list[Drained] = []
+        for at in range(0, len(chunk), layout.SLOT):
+            record = self._parse(chunk, at)
+            if record is None:
+                break
+            found.append(record)
+            self._next += 1
+        return found
 
     def commit(self) -> None:
         """Give the drained slots back to the writer: call only when their records are kept elsewhere."""
-        os.pwrite(self.descriptor, struct.pack("<QQ", self._next, self._spill_tail), layout.READER_AT)
+        os.pwrite(self.descriptor, struct.pack("<Q", self._next), layout.READER_AT)
 
     def skip_to(self, sequence: int) -> None:
         """Records before `sequence` were already kept (a predecessor died between keeping and committing)."""
         self._next = max(self._next, sequence)
 
     def ask_for_code(self, until_ns: int) -> None:
-        os.pwrite(self.descriptor, struct.pack("<Q", until_ns), layout.READER_AT + 16)
+        os.pwrite(self.descriptor, struct.pack("<Q", until_ns), layout.READER_AT + 8)
 
     def progress(self) -> Progress:
         return Progress(*layout.PROGRESS.unpack(self._bytes(layout.PROGRESS_AT, layout.PROGRESS.size)))
 
     def counters(self) -> Counters:
-        self._read_counters = layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size))
-        return Counters(*self._read_counters[2:7])
+        return Counters(*layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size)))
 
-    def in_flight(self) -> InFlight | None:
-        """What runs now, or ran when the process died; None when the last begun attempt has finished."""
+    def in_flight(self, *, ended: bool = False) -> InFlight | None:
+        """What runs now, or ran when the process died (`ended`); None when the last begun attempt has finished.
+
+        A dead process's note that it had not finished is counted as damaged.
+        """
         size = layout.IN_FLIGHT.size + layout.RECORD.size
-        for _ in range(3):
+        raw = bytes(size)
+        for _ in range(1 if ended else 3):
             raw = self._bytes(layout.IN_FLIGHT_AT, size)
             crc, attempt_no, cpu_at_start, children_at_start = layout.IN_FLIGHT.unpack_from(raw)
             if attempt_no and zlib.crc32(raw[4:]) == crc:
-                if attempt_no <= max(self.last_attempt_no, self.progress().finished_no):
+                if attempt_no <= max(self._last_attempt_no, self.progress().finished_no):
                     return None
                 record = self._resolve(0, raw[layout.IN_FLIGHT.size :])
                 return InFlight(attempt_no, cpu_at_start, children_at_start, record)
+        self.damaged += ended and any(raw)
         return None
 
-    def cells(self) -> list[Cell]:
-        """Totals of attempts that found the ring full, since the segment began."""
-        count = layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size))[1]
-        count = min(count, layout.CELL_SLOTS)
-        raw = self._bytes(layout.CELLS_AT, count * layout.CELL.size)
-        cells: list[Cell] = []
-        for task, outcome, state, _, attempts, firsts, repeats, *cpu in layout.CELL.iter_unpack(raw):
-            if outcome < len(OUTCOMES) and state < len(STATES):
-                business, serialization, gc, framework, agent, subprocesses = cpu
-                split = (business, serialization, gc, framework, agent, subprocesses)
-                cells.append(Cell(self._string(task), outcome, state, attempts, firsts, repeats, split))
-        return cells
+    def cells(self, *, ended: bool = False) -> list[Cell]:
+        """Totals of attempts that found the ring full, since the segment began.
+
+        A cell that is just being written is left out; of a dead process (`ended`) it is counted as damaged.
+        """
+        raw = self._bytes(layout.CELLS_AT, min(self.counters().cells, layout.CELL_SLOTS) * layout.CELL.size)
+        found: list[Cell] = []
+        for slot, fields in enumerate(layout.CELL.iter_unpack(raw)):
+            crc, task, outcome, state, attempts, firsts, repeats, *cpu = fields
+            if zlib.crc32(raw[slot * layout.CELL.size + 4 : (slot + 1) * layout.CELL.size]) != crc:
+                self.damaged += ended
+            elif outcome < len(OUTCOMES) and state < len(STATES) and attempts == firsts + repeats:
+                found.append(Cell(slot, self._string(task), outcome, state, attempts, firsts, repeats, Cpu(*cpu)))
+        return found
 
     def code(self) -> list[CodeSite]:
         """Lines that were sampled on request."""
@@ -250,31 +276,31 @@ class SegmentReader:
         payload = chunk[at + layout.HEAD.size : at + layout.HEAD.size + layout.RECORD.size]
         if zlib.crc32(payload, sequence & 0xFFFFFFFF) != crc:
             return None
-        return self._resolve(sequence, payload)
+        record = Record.unpack(payload)
+        self._last_attempt_no = max(self._last_attempt_no, record.attempt_no)
+        found = self._resolve(sequence, payload)
+        self.spills_lost += bool(record.spill_length) and not found.user_data
+        return found
 
     def _resolve(self, sequence: int, payload: bytes) -> Drained:
-        fields = layout.RECORD.unpack(payload)
-        spill_length, spill_at = fields[-2], fields[-1]
+        record = Record.unpack(payload)
         return Drained(
             self.name,
             sequence,
             payload,
-            self._string(fields[2]),
-            self._string(fields[25]),
-            self._string(fields[29]) if fields[29] != layout.NO_STRING else "",
-            self._spilled(spill_at, spill_length) if spill_length else b"",
+            self._string(record.task),
+            self._string(record.queue),
+            self._string(record.publisher) if record.publisher != layout.NO_STRING else "",
+            self._spilled(record.spill_at, record.spill_length) if record.spill_length else b"",
         )
 
     def _spilled(self, at: int, length: int) -> bytes:
-        if length > layout.SPILL_MAX + 4 or length < 4 or at % layout.SPILL_SIZE + length > layout.SPILL_SIZE:
-            self.damaged += 1
+        """Empty when it was overwritten since."""
+        if length < 4 or at % layout.SPILL_SIZE + length > layout.SPILL_SIZE:
             return b""
         raw = self._bytes(layout.SPILL_AT + at % layout.SPILL_SIZE, length)
-        self._spill_tail = max(self._spill_tail, at + length)
-        if zlib.crc32(raw[4:]) != int.from_bytes(raw[:4], "little"):
-            self.damaged += 1
-            return b""
-        return raw[4:]
+        intact = zlib.crc32(raw[4:], at & 0xFFFFFFFF) == int.from_bytes(raw[:4], "little")
+        return raw[4:] if intact else b""
 
     def _string(self, index: int) -> str:
         if index < len(self._strings):
@@ -284,7 +310,7 @@ class SegmentReader:
         return self._strings[index] if index < len(self._strings) else OTHER
 
     def _load_strings(self) -> None:
-        count = layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size))[0]
+        count = self.counters().strings
         end = layout.STRINGS_AT + layout.STRINGS_SIZE
         raw = self._bytes(self._strings_end, end - self._strings_end)
         at = 0
@@ -292,7 +318,7 @@ class SegmentReader:
             length = int.from_bytes(raw[at : at + 2], "little")
             if length > layout.STRING_MAX or at + 2 + length > len(raw):
                 break
-            self._strings.append(_text(raw[at + 2 : at + 2 + length]))
+            self._strings.append(raw[at + 2 : at + 2 + length].decode("utf-8", "replace"))
             at += 2 + length
         self._strings_end += at
 

@@ -3,83 +3,121 @@
 from __future__ import annotations
 
 import json
-import math
 import uuid
+from typing import Final
 
 from taskwatt.observations import OUTCOMES, STATES, Attempt, Cpu, Publish
 from taskwatt.segments import layout
+from taskwatt.segments.layout import Record
 from taskwatt.segments.reader import Drained
 
 SPILLED_ID = "id"
 """Key of a task id that is no UUID within the spilled JSON."""
 
+_CANCELLED: Final = OUTCOMES.index("cancelled")
+_MAX_NS: Final = 1 << 62
+"""Wall clock, the year 2116: its sum with a duration still fits what OpenTelemetry carries."""
+_MAX_S: Final = 3.2e9
+"""A century."""
+_MAX_SIZE: Final = (1 << 63) - 1
+"""OpenTelemetry's integers are signed."""
+
 
 def pack_task_id(task_id: str) -> bytes | None:
     """The 16 bytes of a canonical UUID; None for any other id, which must be spilled."""
-    if len(task_id) == 36:
+    if len(task_id) == 36 and task_id[8] == task_id[13] == task_id[18] == task_id[23] == "-":
         plain = task_id.replace("-", "")
         if len(plain) == 32 and plain == plain.lower():
             try:
-                return bytes.fromhex(plain)
+                packed = bytes.fromhex(plain)
             except ValueError:
                 return None
+            return packed if len(packed) == 16 else None  # shorter: blanks are skipped
     return None
 
 
-def decode(record: Drained) -> Attempt | Publish | None:
-    """The observation; None for a kind, outcome or state that this version does not know (the caller counts it)."""
-    (
-        kind, flags, _task, task_id, trace_id, span_id, parent_id, link_trace, link_span, start_ns,
-        duration, wait, delay, business, serialization, gc, framework, agent, subprocesses,
-        _attempt_no, body_size, max_rss, retries, depth, nesting, _queue, args_hash,
-        outcome, state, _publisher, _length, _at,
-    ) = layout.RECORD.unpack(record.payload)  # fmt: skip
-    name = _spilled_id(record.user_data) if flags & layout.ID_SPILLED else str(uuid.UUID(bytes=task_id))
-    if kind == layout.PUBLISH:
+def decode(drained: Drained) -> Attempt | Publish | None:
+    """The observation; None for what makes no sense to this version (the caller counts it).
+
+    That is an unknown kind, outcome or state, and figures that no process can have: one infinite CPU time would
+    spoil every sum it enters.
+    """
+    record = Record.unpack(drained.payload)
+    cpu = Cpu(record.business, record.serialization, record.gc, record.framework, record.agent, record.subprocesses)
+    if not (0 <= record.start_ns < _MAX_NS and 0.0 <= record.duration < _MAX_S and abs(cpu.total) < _MAX_S):
+        return None
+    if record.kind == layout.PUBLISH:
         return Publish(
-            task=record.task,
-            task_id=name,
-            queue=record.queue,
-            start_ns=start_ns,
-            duration_s=duration,
-            publisher=record.publisher,
-            depth=depth,
-            retry=bool(flags & layout.RETRY_PUBLISH),
-            trace_id=trace_id,
-            span_id=span_id,
-            parent_span_id=parent_id,
-            sampled=bool(flags & layout.SAMPLED),
-            exported=bool(flags & layout.EXPORTED),
+            task=drained.task,
+            task_id=_task_id(record, drained),
+            queue=drained.queue,
+            start_ns=record.start_ns,
+            duration_s=record.duration,
+            publisher=drained.publisher,
+            depth=record.depth,
+            retry=bool(record.flags & layout.RETRY_PUBLISH),
+            trace_id=record.trace_id,
+            span_id=record.span_id,
+            parent_span_id=record.parent_span_id,
+            sampled=bool(record.flags & layout.SAMPLED),
+            exported=bool(record.flags & layout.EXPORTED),
         )
-    if kind != layout.ATTEMPT or outcome >= len(OUTCOMES) or state >= len(STATES):
+    if record.kind != layout.ATTEMPT or record.outcome >= len(OUTCOMES) or record.state >= len(STATES):
         return None
     return Attempt(
-        task=record.task,
-        task_id=name,
-        outcome=OUTCOMES[outcome],
-        state=STATES[state],
-        start_ns=start_ns,
-        duration_s=duration,
-        queue=record.queue,
-        queue_wait_s=None if math.isnan(wait) else wait,
-        cpu=Cpu(business, serialization, gc, framework, agent, subprocesses),
-        retries=retries,
-        nesting=nesting,
-        redelivered=bool(flags & layout.REDELIVERED),
-        retry_delay_s=None if math.isnan(delay) else delay,
-        depth=depth,
-        args_hash=args_hash,
-        body_size=body_size,
-        max_rss=max_rss,
-        trace_id=trace_id,
-        span_id=span_id,
-        parent_span_id=parent_id,
-        link_trace_id=link_trace,
-        link_span_id=link_span,
-        sampled=bool(flags & layout.SAMPLED),
-        exported=bool(flags & layout.EXPORTED),
-        user_data=record.user_data,
+        task=drained.task,
+        task_id=_task_id(record, drained),
+        outcome=OUTCOMES[record.outcome],
+        state=STATES[record.state],
+        start_ns=record.start_ns,
+        duration_s=record.duration,
+        queue=drained.queue,
+        queue_wait_s=_known(record.queue_wait),
+        cpu=cpu,
+        retries=record.retries,
+        nesting=record.nesting,
+        redelivered=bool(record.flags & layout.REDELIVERED),
+        retry_delay_s=_known(record.retry_delay),
+        depth=record.depth,
+        args_hash=record.args_hash,
+        body_size=min(record.body_size, _MAX_SIZE),
+        max_rss=min(record.max_rss, _MAX_SIZE),
+        trace_id=record.trace_id,
+        span_id=record.span_id,
+        parent_span_id=record.parent_span_id,
+        link_trace_id=record.link_trace_id,
+        link_span_id=record.link_span_id,
+        sampled=bool(record.flags & layout.SAMPLED),
+        exported=bool(record.flags & layout.EXPORTED),
+        user_data=drained.user_data,
     )
+
+
+def killed(drained: Drained, *, state: str, died_ns: int, cpu_s: float, max_rss: int | None) -> Drained:
+    """The record of an attempt in flight as it stands once its process has died.
+
+    What it used is business: nobody was left to split it. `max_rss` None: the one noted at its start holds.
+    """
+    record = Record.unpack(drained.payload)
+    record = record._replace(
+        duration=max(0.0, (died_ns - record.start_ns) / 1e9),
+        business=max(0.0, cpu_s),
+        max_rss=record.max_rss if max_rss is None else max_rss,
+        outcome=_CANCELLED,
+        state=STATES.index(state) if state in STATES else 0,
+    )
+    return drained._replace(payload=layout.pack_record(*record))
+
+
+def _known(seconds: float) -> float | None:
+    """NaN stands for unknown; anything beyond a lifetime was made up by whoever sent the message."""
+    return seconds if abs(seconds) < _MAX_S else None
+
+
+def _task_id(record: Record, drained: Drained) -> str:
+    if record.flags & layout.ID_SPILLED:
+        return _spilled_id(drained.user_data)
+    return str(uuid.UUID(bytes=record.task_id))
 
 
 def _spilled_id(data: bytes) -> str:

@@ -18,7 +18,22 @@ from taskwatt.segments.directory import reserve
 
 _crc32 = zlib.crc32
 _pack_head = layout.HEAD.pack
-_pack_progress = layout.PROGRESS.pack_into
+_pack_progress = layout.PROGRESS.pack
+_pack_counters = layout.COUNTERS.pack
+
+# `pack_into` would clear the bytes first, and a reader could meet the zeros: these are copied in at once instead.
+_PROGRESS = slice(layout.PROGRESS_AT, layout.PROGRESS_AT + layout.PROGRESS.size)
+_COUNTERS = slice(layout.COUNTERS_AT, layout.COUNTERS_AT + layout.COUNTERS.size)
+_TAIL = slice(layout.READER_AT, layout.READER_AT + 8)
+_ASKED = slice(layout.READER_AT + 8, layout.READER_AT + 16)
+
+# Places in layout.COUNTERS.
+_STRINGS, _CELLS, _IN_CELLS, _STRINGS_REFUSED, _SPILLS_REFUSED, HOOK_ERRORS, _SPAN_MODE = range(7)
+
+_FULL = layout.RING_SLOTS - layout.RING_MARGIN - 1
+
+_REFUSED_MAX = 4096
+"""Names remembered as refused; beyond that they are refused anew each time, uncounted, and cost no memory."""
 
 
 class SegmentWriter:
@@ -46,15 +61,16 @@ class SegmentWriter:
         self._head = 0
         self._strings: dict[str, int] = {}
         self._strings_end = layout.STRINGS_AT
+        self._naming = False
         self._cells: dict[tuple[int, int, int], int] = {}
         self._spill_head = 0
-        self._slow = threading.Lock()
-        self._counts = [0] * 8
+        self._slow = threading.RLock()  # a signal handler of the user's may publish while its own thread holds it
+        self._counts = [0] * 7
         self.finished_no = 0
         self.startup_cpu = 0.0
         self.none_cpu = 0.0
         self.cpu_at_exit = 0.0
-        layout.READER.pack_into(self._map, layout.READER_AT, 1, 0, 0)
+        layout.READER.pack_into(self._map, layout.READER_AT, 1, 0)
         layout.IDENTITY.pack_into(
             self._map,
             0,
@@ -63,7 +79,7 @@ class SegmentWriter:
             self.pid,
             clocks.start_time(self.pid) or 0,
             clocks.pid_namespace(),
-            bytes.fromhex(clocks.boot_id().replace("-", ""))[:16].ljust(16, b"\0"),
+            layout.boot_bytes(clocks.boot_id()),
             time.time_ns(),
             time.monotonic(),
             role,
@@ -80,9 +96,9 @@ class SegmentWriter:
 
         `attempt_no` 0 for records that are not attempts.
         """
-        if self._head - self._tail >= layout.RING_SLOTS - layout.RING_MARGIN:
-            self._tail = int.from_bytes(self._map[layout.READER_AT : layout.READER_AT + 8], "little")
-            if self._head - self._tail >= layout.RING_SLOTS - layout.RING_MARGIN:
+        if self._head - self._tail >= _FULL:
+            self._tail = int.from_bytes(self._map[_TAIL], "little")
+            if self._head - self._tail >= _FULL:
                 return False
         sequence = next(self._sequence)
         at = layout.RING_AT + (sequence % layout.RING_SLOTS) * layout.SLOT
@@ -96,14 +112,8 @@ class SegmentWriter:
         return True
 
     def progress(self) -> None:
-        _pack_progress(
-            self._map,
-            layout.PROGRESS_AT,
-            self._head,
-            self.finished_no,
-            self.cpu_at_exit,
-            self.startup_cpu,
-            self.none_cpu,
+        self._map[_PROGRESS] = _pack_progress(
+            self._head, self.finished_no, self.cpu_at_exit, self.startup_cpu, self.none_cpu
         )
 
     def begin(self, payload: bytes, attempt_no: int, cpu_at_start: float, children_at_start: float) -> None:
@@ -122,55 +132,52 @@ class SegmentWriter:
         with self._slow:
             slot = self._cells.get(key)
             if slot is None:
-                slot = min(len(self._cells), layout.CELL_SLOTS - 1)
-                key = key if slot < layout.CELL_SLOTS - 1 else (layout.NO_STRING, 0, 0)
-                self._cells[key] = slot
-                self._counts[1] = slot + 1
+                slot = len(self._cells)
+                if slot < layout.CELL_SLOTS - 1:
+                    self._cells[key] = slot
+                self._counts[_CELLS] = slot + 1
+            if slot == layout.CELL_SLOTS - 1:
+                key = (layout.NO_STRING, 0, 0)
             at = layout.CELLS_AT + slot * layout.CELL.size
-            old = layout.CELL.unpack_from(self._map, at)
+            old = layout.CELL.unpack_from(self._map, at)[4:]
             firsts, repeats, *cpu = numbers
-            layout.CELL.pack_into(
-                self._map,
-                at,
-                *key,
-                0,
-                old[4] + 1,
-                old[5] + int(firsts),
-                old[6] + int(repeats),
-                *(was + now for was, now in zip(old[7:], cpu, strict=True)),
-            )
-            self.count(2)
+            sums = (was + more for was, more in zip(old, (1, int(firsts), int(repeats), *cpu), strict=True))
+            rest = layout.CELL.pack(0, *key, *sums)[4:]
+            self._map[at : at + layout.CELL.size] = _crc32(rest).to_bytes(4, "little") + rest
+            self.count(_IN_CELLS)
             self.finished_no = attempt_no
             self.cpu_at_exit = cpu_at_exit
             self.progress()
 
     def spill(self, data: bytes) -> tuple[int, int]:
-        """Put variable-length data beside a record: (offset, length), or (0, 0) when there is no room (counted)."""
+        """Put variable-length data beside a record: (offset, length), or (0, 0) when it is too long (counted).
+
+        The newest overwrites the oldest; a reader that comes too late sees that by the checksum.
+        """
+        if len(data) > layout.SPILL_MAX:
+            self.count(_SPILLS_REFUSED)
+            return 0, 0
+        length = 4 + len(data)
         with self._slow:
-            framed = _crc32(data).to_bytes(4, "little") + data
-            consumed = int.from_bytes(self._map[layout.READER_AT + 8 : layout.READER_AT + 16], "little")
             start = self._spill_head
-            if start % layout.SPILL_SIZE + len(framed) > layout.SPILL_SIZE:
+            if start % layout.SPILL_SIZE + length > layout.SPILL_SIZE:
                 start += layout.SPILL_SIZE - start % layout.SPILL_SIZE
-            if len(data) > layout.SPILL_MAX or start + len(framed) - consumed > layout.SPILL_SIZE:
-                self.count(4)
-                return 0, 0
-            at = layout.SPILL_AT + start % layout.SPILL_SIZE
-            self._map[at : at + len(framed)] = framed
-            self._spill_head = start + len(framed)
-            return start, len(framed)
+            self._spill_head = start + length
+        at = layout.SPILL_AT + start % layout.SPILL_SIZE
+        self._map[at : at + length] = _crc32(data, start & 0xFFFFFFFF).to_bytes(4, "little") + data
+        return start, length
 
     def asked_for_code_until(self) -> int:
         """Wall nanoseconds until which the drainer wants code samples; 0 when it does not."""
-        return int.from_bytes(self._map[layout.READER_AT + 16 : layout.READER_AT + 24], "little")
+        return int.from_bytes(self._map[_ASKED], "little")
 
     def code(self, slot: int, task: int, function: str, file: str, line: int, weight: float, samples: int) -> None:
         """Answer a request for code: the hottest line of one task type."""
         rest = layout.CODE.pack(
             0,
-            line & 0xFFFFFFFF,
+            min(max(line, 0), 0xFFFFFFFF),
             task,
-            min(samples, 0xFFFF),
+            min(max(samples, 0), 0xFFFF),
             weight,
             function.encode("utf-8", "replace")[:100],
             file.encode("utf-8", "replace")[-200:],
@@ -181,11 +188,11 @@ class SegmentWriter:
     def count(self, which: int, value: int = 1) -> None:
         """Add to a counter, by its place in layout.COUNTERS."""
         self._counts[which] += value
-        layout.COUNTERS.pack_into(self._map, layout.COUNTERS_AT, *self._counts)
+        self._map[_COUNTERS] = _pack_counters(*self._counts)
 
     def span_mode(self, mode: int) -> None:
-        if self._counts[6] != mode:
-            self.count(6, mode - self._counts[6])
+        if self._counts[_SPAN_MODE] != mode:
+            self.count(_SPAN_MODE, mode - self._counts[_SPAN_MODE])
 
     def close(self) -> None:
         """Unmap and let go of the lock. The file stays for whoever drains it."""
@@ -196,19 +203,29 @@ class SegmentWriter:
         with self._slow:
             if name in self._strings:
                 return self._strings[name]
-            raw = name.encode("utf-8", "replace")
-            if len(raw) > layout.STRING_MAX:
-                raw = raw[: layout.STRING_MAX - 9].decode("utf-8", "ignore").encode() + b"~%08x" % _crc32(raw)
-            end = self._strings_end + 2 + len(raw)
-            if end > layout.STRINGS_AT + layout.STRINGS_SIZE:
-                self._counts[3] += 0 if len(self._strings) > 4096 else 1
-                if len(self._strings) <= 4096:
-                    self._strings[name] = layout.NO_STRING
-                self.count(3, 0)
+            if self._naming:  # a signal handler interrupted this very method
                 return layout.NO_STRING
-            self._map[self._strings_end : end] = len(raw).to_bytes(2, "little") + raw
-            self._strings_end = end
-            index = self._counts[0]
-            self._strings[name] = index
-            self.count(0)
-            return index
+            self._naming = True
+            try:
+                return self._append_string(name)
+            finally:
+                self._naming = False
+
+    def _append_string(self, name: str) -> int:
+        raw = name.encode("utf-8", "replace")
+        if len(raw) > layout.STRING_MAX:
+            raw = raw[: layout.STRING_MAX - 9].decode("utf-8", "ignore").encode() + b"~%08x" % _crc32(raw)
+        data = len(raw).to_bytes(2, "little") + raw
+        end = self._strings_end + len(data)
+        if end > layout.STRINGS_AT + layout.STRINGS_SIZE:
+            if len(self._strings) - self._counts[_STRINGS] < _REFUSED_MAX:
+                self._strings[name] = layout.NO_STRING
+                self.count(_STRINGS_REFUSED)
+            return layout.NO_STRING
+        # Nothing is called from here to the count: a time limit's exception cannot come between and shift all names.
+        self._map[self._strings_end : end] = data
+        self._strings_end = end
+        index = self._strings[name] = self._counts[_STRINGS]
+        self._counts[_STRINGS] = index + 1
+        self.count(_STRINGS, 0)
+        return index
