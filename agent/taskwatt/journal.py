@@ -50,7 +50,7 @@ class Journal:
         self.last = 0
         """Number of the newest record."""
         self.dropped = 0
-        """Records lost to the bound, to a full disk or to damage before the span receiver had them."""
+        """Records lost to the bound or to a full disk before the span receiver had them."""
         self.highest: dict[str, int] = {}
         """Segment name -> highest sequence kept."""
         self.settled: set[str] = set()
@@ -76,7 +76,9 @@ class Journal:
 
     def read(self, after: int, limit: int) -> Iterator[tuple[int, Drained]]:
         """(number, record) of up to `limit` records after number `after`, oldest first."""
-        for chunk in list(self._chunks):
+        with self._lock:
+            chunks = list(self._chunks)
+        for chunk in chunks:
             if chunk.first + chunk.count <= after + 1:
                 continue
             number = chunk.first
@@ -93,7 +95,7 @@ class Journal:
         self.spans = max(self.spans, spans or 0)
         self.metrics = max(self.metrics, metrics or 0)
         with suppress(OSError):  # worst case: a successor sends some spans again
-            (self._folder / "marks").write_bytes(_MARKS.pack(self.spans, self.metrics))
+            self._write_marks()
         done = min(self.spans, self.metrics)
         with self._lock:
             while len(self._chunks) > 1 and self._chunks[0].first + self._chunks[0].count - 1 <= done:
@@ -125,41 +127,64 @@ class Journal:
             self.settled.add(record.segment)
 
     def _write(self, data: bytes, count: int) -> None:
+        """Raises OSError when it could not be written whole; then nothing of it is kept."""
         if self._file is None or self._chunks[-1].size >= CHUNK_BYTES:
             self._close()
             path = self._folder / f"journal-{self.last + 1:012d}.bin"
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self._chunks.append(_Chunk(path, self.last + 1))
-        written = os.write(self._file, data)
-        if written < len(data):
-            os.ftruncate(self._file, self._chunks[-1].size)
-            raise OSError("short write")
-        self._chunks[-1].size += written
-        self._chunks[-1].count += count
+        chunk = self._chunks[-1]
+        try:
+            if os.pwrite(self._file, data, chunk.size) < len(data):
+                raise OSError("short write")
+        except OSError:
+            self._undo(chunk)
+            raise
+        chunk.size += len(data)
+        chunk.count += count
         self.last += count
-        while len(self._chunks) > 1 and sum(chunk.size for chunk in self._chunks) > self._max_bytes:
+        while len(self._chunks) > 1 and sum(one.size for one in self._chunks) > self._max_bytes:
             oldest = self._chunks.popleft()
             self.dropped += max(0, oldest.first + oldest.count - 1 - max(self.spans, oldest.first - 1))
             oldest.path.unlink(missing_ok=True)
 
+    def _undo(self, chunk: _Chunk) -> None:
+        if not chunk.count:
+            self._chunks.pop()
+            chunk.path.unlink(missing_ok=True)
+        elif self._file is not None:
+            os.ftruncate(self._file, chunk.size)
+
     def _adopt(self, path: Path) -> None:
+        """Take over what a predecessor wrote, up to the first torn record: what it was writing when it died."""
         chunk = _Chunk(path, self.last + 1)
         name = path.stem.removeprefix("journal-")
-        if name.isdigit() and int(name) > self.last:
+        if name.isascii() and name.isdigit() and int(name) > self.last:
             chunk.first = int(name)
             self.last = chunk.first - 1
         for record in _frames(path):
             self._note(record)
             chunk.count += 1
         self.last += chunk.count
-        self._chunks.append(chunk)
+        if chunk.count:
+            with suppress(OSError):
+                chunk.size = path.stat().st_size
+            self._chunks.append(chunk)
+
+    def _write_marks(self) -> None:
+        """In place, in one write: a process that is killed here leaves the old marks or the new ones."""
+        descriptor = os.open(self._folder / "marks", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, _MARKS.pack(self.spans, self.metrics), 0)
+        finally:
+            os.close(descriptor)
 
     def _read_marks(self) -> tuple[int, int]:
         try:
             spans, metrics = _MARKS.unpack((self._folder / "marks").read_bytes())
         except (OSError, struct.error):
             return 0, 0
-        return spans, metrics
+        return min(spans, self.last), min(metrics, self.last)
 
 
 def _pack(record: Drained) -> bytes:
