@@ -120,7 +120,7 @@ class Snapshot:
         for key, seconds in earlier.cells.items():
             if key not in self.cells:
                 cells[key] = -seconds
-        _take_out_what_was_pending(cells)
+        _take_out_what_was_live(cells)
         kernel: dict[ProcessClass, float] = {
             name: seconds - earlier.kernel.get(name, 0.0) for name, seconds in self.kernel.items()
         }
@@ -132,16 +132,24 @@ class Snapshot:
         return self.kernel.get(process_class, 0.0) - booked
 
 
-def _take_out_what_was_pending(cells: dict[Key, float]) -> None:
-    """What settled inside a span and had been pending before it was not burned in it: take that from what it became."""
-    for key in [key for key, seconds in cells.items() if key[2] == "pending" and seconds < 0]:
+def _take_out_what_was_live(cells: dict[Key, float]) -> None:
+    """What was pending (or held by an idle process) before a span and was settled inside it was not burned in it.
+
+    Such a cell shrinks; that much is taken from what it became: cells of its task, or where there are none, of its
+    process class (the next task takes over what its process used while idle). So no cell of a span is negative, and
+    the sums hold; what even the class does not have is a difference between two clocks.
+    """
+    for key in sorted(key for key, seconds in cells.items() if seconds < 0):
         before = -cells.pop(key)
-        became = [other for other in cells if other[:2] == key[:2] and other[2] != "pending" and cells[other] > 0]
-        total = sum(cells[other] for other in became)
-        for other in became:
-            cells[other] -= min(before, total) * cells[other] / total
-        if before > total:
-            cells[key] = total - before
+        for kin in (2, 1) if key[1] else (1,):
+            became = [other for other, seconds in cells.items() if other[:kin] == key[:kin] and seconds > 0]
+            total = sum(cells[other] for other in became)
+            if not total:
+                continue
+            taken = min(before, total)
+            for other in became:
+                cells[other] -= taken * cells[other] / total
+            before -= taken
 
 
 def _activities(cpu: Cpu) -> tuple[tuple[Activity, float], ...]:

@@ -34,7 +34,7 @@ class _Slice:
 
 
 class _Recent:
-    """A bounded memory: the oldest is forgotten first."""
+    """A bounded memory: what was put longest ago is forgotten first."""
 
     def __init__(self) -> None:
         self._items: OrderedDict[object, tuple[int, float]] = OrderedDict()
@@ -47,6 +47,7 @@ class _Recent:
 
     def put(self, key: object, value: tuple[int, float] = (0, 0.0)) -> None:
         self._items[key] = value
+        self._items.move_to_end(key)
         if len(self._items) > _REMEMBERED:
             self._items.popitem(last=False)
 
@@ -66,7 +67,7 @@ class TaskWindows:
 
     def outcome(self, attempt: Attempt) -> Outcome:
         """The ledger's outcome: a success that its logical id already had is a duplicate."""
-        if attempt.outcome != "useful":
+        if attempt.outcome != "useful" or not attempt.task_id:
             return attempt.outcome
         key = (attempt.task_id, attempt.nesting)
         if attempt.redelivered and key in self._succeeded:
@@ -94,6 +95,8 @@ class TaskWindows:
             one.repeated_args += self._repeats_arguments(task, attempt)
         if attempt.outcome in _TERMINAL:
             self._unsettled.forget(attempt.task_id)
+            return
+        if not attempt.task_id:  # lost: attempts of unknown ids are not one task
             return
         used, last_delay = self._unsettled.get(attempt.task_id)
         delay = attempt.retry_delay_s
@@ -125,10 +128,13 @@ class TaskWindows:
         one = self._slice(process_class, task)
         one.attempts[outcome] += attempts
         one.firsts += firsts
-        one.repeat_attempts += attempts - firsts
+        repeats = attempts - firsts
+        one.repeat_attempts += repeats
         one.cpu[outcome] += cpu_s
         if outcome in WASTED_OUTCOMES and attempts:
-            one.repeat_wasted_cpu += cpu_s * (attempts - firsts) / attempts
+            one.repeat_wasted_cpu += cpu_s * repeats / attempts
+        elif outcome == "useful":
+            one.repeat_useful += repeats
 
     def add_share(self, process_class: ProcessClass, shares: Mapping[tuple[str, Outcome, bool], float]) -> None:
         """The main process's CPU for the attempts it served."""
@@ -171,7 +177,11 @@ class TaskWindows:
         )
 
     def _slice(self, process_class: ProcessClass, task: str) -> _Slice:
-        return self._open.setdefault((process_class, task), _Slice())
+        key = (process_class, task)
+        found = self._open.get(key)
+        if found is None:
+            found = self._open[key] = _Slice()
+        return found
 
 
 def _window(
