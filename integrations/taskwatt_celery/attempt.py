@@ -21,6 +21,7 @@ from celery.exceptions import Reject
 
 from taskwatt.code_sampler import CodeSampler, Samples, hottest
 from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
+from taskwatt.export.span import text_of
 from taskwatt.meter import meter
 from taskwatt.observations import OUTCOMES, STATES
 from taskwatt.segments import SegmentWriter, layout
@@ -375,7 +376,7 @@ def _retry_delay(error: BaseException | None) -> float:
 def _exception_type(error: BaseException) -> list[str]:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return [name, str(error)[:500]]
+    return [name, text_of(error)[:500]]
 
 
 def _children_cpu() -> float:

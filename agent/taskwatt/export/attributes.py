@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from opentelemetry.trace import Span, Status, StatusCode
 
+from taskwatt.export.span import text_of
 from taskwatt.incidents import Incident
 from taskwatt.observations import CodeSite, Outcome
 from taskwatt.rules import Finding
@@ -59,8 +61,9 @@ def finish_span(span: Span, attributes: dict[str, Value], error: BaseException |
     """End a span of the user's own provider. A final failure is ERROR; a retry is not."""
     span.set_attributes(attributes)
     if error is not None:
-        span.record_exception(error)
-        span.set_status(Status(StatusCode.ERROR, str(error)[:500]))
+        with suppress(Exception):  # an error that cannot be put into words
+            span.record_exception(error)
+        span.set_status(Status(StatusCode.ERROR, text_of(error)[:500]))
     span.end()
 
 

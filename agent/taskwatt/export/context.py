@@ -13,6 +13,7 @@ Nothing here starts a thread, opens a socket or sets a global.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from random import getrandbits
@@ -185,12 +186,14 @@ def _w3c() -> bool:
 _DEFAULT_FIELDS = {"traceparent", "tracestate", "baggage"}
 
 
+_match_traceparent = re.compile("(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?![0-9a-f])").match
+
+
 def _parse_traceparent(value: object) -> SpanContext:
-    """The remote context of a W3C header; an invalid one for anything malformed."""
-    if isinstance(value, str) and len(value) >= 55 and value[2] == value[35] == value[52] == "-" and value[:2] != "ff":
-        try:
-            trace_id, span_id, flags = int(value[3:35], 16), int(value[36:52], 16), int(value[53:55], 16)
-        except ValueError:
-            return _NO_PARENT
-        return SpanContext(trace_id, span_id, True, TraceFlags(flags))
-    return _NO_PARENT
+    """The remote context of a W3C header; an invalid one, ids all zero, for anything malformed."""
+    found = _match_traceparent(value) if isinstance(value, str) else None
+    if found is None:
+        return _NO_PARENT
+    trace_id, span_id, flags = found.groups()
+    context = SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)))
+    return context if context.is_valid else _NO_PARENT

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -62,7 +63,10 @@ class HistoryWriter:
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, data)
+                written = os.write(descriptor, data)
+                if written < len(data):  # a full disk: no torn line is left for the next one to be appended to
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                    self.dropped += 1
                 size = os.fstat(descriptor).st_size
             finally:
                 os.close(descriptor)
@@ -108,9 +112,14 @@ def _hex_ids(value: Any) -> Any:
 
 
 def _trim(folder: Path) -> None:
-    files = sorted((path for path in folder.glob("*.jsonl")), key=lambda path: path.stat().st_mtime, reverse=True)
+    """Delete the oldest files beyond the bound. Other agents may do the same right now."""
+    found: list[tuple[float, int, Path]] = []
+    for path in folder.glob("*.jsonl"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
     total = 0
-    for path in files:
-        total += path.stat().st_size
+    for _, size, path in sorted(found, reverse=True):
+        total += size
         if total > ALL_BYTES:
             path.unlink(missing_ok=True)

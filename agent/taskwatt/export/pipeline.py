@@ -213,8 +213,21 @@ class Pipeline:
             self._incidents.pop(0)
 
     def _export(self, spans: list[ReadableSpan]) -> bool:
-        """True when every exporter took them. Repeats after a failure carry the same ids."""
-        taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
+        """True when every exporter took them. Repeats after a failure carry the same ids.
+
+        A span that cannot be encoded is found by halves, dropped and counted: it must not hold up all that follow.
+        """
+        try:
+            taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, OSError):  # an address that makes no sense, say: not the spans' fault
+                raise
+            half = len(spans) // 2
+            if half:
+                return self._export(spans[:half]) and self._export(spans[half:])
+            self._journal.dropped += 1
+            log.warning("taskwatt dropped a span that cannot be encoded: %r", error)
+            return True
         if taken:
             self._backoff_s = 0.5
             if self._reported:

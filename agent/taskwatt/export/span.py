@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 from opentelemetry.util import types
@@ -18,6 +18,7 @@ from opentelemetry.util import types
 _MAX_ITEMS = 128
 _MAX_TEXT = 2048
 """Characters of one value; backends cut there as well."""
+_INT64 = 1 << 63
 
 
 class RecordedSpan(Span):
@@ -55,7 +56,8 @@ class RecordedSpan(Span):
         if self._events is None:
             self._events = []
         if len(self._events) < _MAX_ITEMS:
-            self._events.append((str(name), timestamp or time.time_ns(), _merge({}, attributes)))
+            at = timestamp if isinstance(timestamp, int) and 0 < timestamp < _INT64 else time.time_ns()
+            self._events.append((text_of(name), at, _merge({}, attributes)))
 
     def add_link(self, context: SpanContext, attributes: types.Attributes = None) -> None:
         if self._links is None:
@@ -64,7 +66,7 @@ class RecordedSpan(Span):
             self._links.append((f"{context.trace_id:032x}", f"{context.span_id:016x}", _merge({}, attributes)))
 
     def update_name(self, name: str) -> None:
-        self._name, self._renamed = str(name), True
+        self._name, self._renamed = text_of(name), True
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         code = status.status_code if isinstance(status, Status) else status
@@ -72,7 +74,7 @@ class RecordedSpan(Span):
         if self._status is not None and self._status[0] == StatusCode.OK.value:
             return  # OpenTelemetry: OK is final
         if code is not StatusCode.UNSET:
-            self._status = (code.value, text if code is StatusCode.ERROR else None)
+            self._status = (code.value, text_of(text) if code is StatusCode.ERROR and text is not None else None)
 
     def record_exception(
         self,
@@ -85,20 +87,23 @@ class RecordedSpan(Span):
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         found: dict[str, types.AttributeValue] = {
             "exception.type": name,
-            "exception.message": str(exception),
+            "exception.message": text_of(exception),
             "exception.stacktrace": "".join(traceback.format_exception(exception))[-_MAX_TEXT:],
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", {**found, **(attributes or {})}, timestamp)
 
     def user_data(self, limit: int) -> dict[str, Any]:
-        """What was set, JSON-ready; events, then attributes are left out while it is longer than `limit` bytes."""
+        """What was set, JSON-ready, in at most `limit` bytes and a few: what does not fit is left out, events first."""
         found: dict[str, Any] = {}
-        if self._renamed:
-            found["name"] = self._name[:_MAX_TEXT]
-        if self._status is not None:
-            found["status"] = self._status
-        for key, value in (("links", self._links), ("attributes", self._attributes), ("events", self._events)):
+        parts = (
+            ("name", self._name if self._renamed else None),
+            ("status", self._status),
+            ("links", self._links),
+            ("attributes", self._attributes),
+            ("events", self._events),
+        )
+        for key, value in parts:
             if value:
                 found[key] = value
                 if len(json.dumps(found)) > limit:
@@ -107,20 +112,31 @@ class RecordedSpan(Span):
         return found
 
 
+def text_of(value: object) -> str:
+    """`value` as a bounded text that UTF-8 can carry; never raises, whatever its own `__str__` does.
+
+    Lone surrogates are no rarity: Python puts them into the names of files that are not UTF-8, and so into messages.
+    """
+    try:
+        text = str(value)[:_MAX_TEXT]
+    except Exception:
+        return f"<{type(value).__qualname__}>"
+    return text.encode("utf-8", "replace").decode()
+
+
 def _merge(into: dict[str, Any], attributes: types.Attributes) -> dict[str, Any]:
     for key, value in (attributes or {}).items():
-        if key in into or len(into) < _MAX_ITEMS:
-            into[str(key)] = _plain(value)
+        name = text_of(key)
+        if name in into or len(into) < _MAX_ITEMS:
+            into[name] = (
+                [_plain(item) for item in value[:_MAX_ITEMS]] if isinstance(value, (list, tuple)) else _plain(value)
+            )
     return into
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, str):
-        return value[:_MAX_TEXT]
-    if isinstance(value, (bool, int, float)):
-        return value
+def _plain(value: object) -> str | bool | int | float:
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")[:_MAX_TEXT]
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast(Sequence[object], value)[:_MAX_ITEMS]]
-    return str(value)[:_MAX_TEXT]
+        return text_of(value.decode("utf-8", "replace"))
+    if isinstance(value, (bool, float)) or (isinstance(value, int) and -_INT64 <= value < _INT64):
+        return value
+    return text_of(value)

@@ -51,7 +51,12 @@ class SpanFactory:
         return self._attempt(observed) if isinstance(observed, Attempt) else self._publish(observed)
 
     def _attempt(self, attempt: Attempt) -> ReadableSpan:
-        data = _user_data(attempt.user_data)
+        try:
+            return self._with_user_data(attempt, _user_data(attempt.user_data))
+        except (TypeError, ValueError, LookupError, AttributeError):  # damaged: the span goes without
+            return self._with_user_data(attempt, {})
+
+    def _with_user_data(self, attempt: Attempt, data: dict[str, Any]) -> ReadableSpan:
         attributes: dict[str, Any] = dict(data.get("attributes") or {})
         attributes.update(
             attempt_attributes(
@@ -133,8 +138,7 @@ def _context(trace_id: bytes, span_id: bytes) -> SpanContext:
 def _user_data(raw: bytes) -> dict[str, Any]:
     if not raw:
         return {}
-    try:
-        found = json.loads(raw)
-    except ValueError:
-        return {}
+    found = json.loads(raw)
+    if b"\\ud" in raw:  # perhaps a lone surrogate, which no receiver can be told
+        found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
