@@ -16,6 +16,7 @@ from typing import Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import ReadableSpan
@@ -215,19 +216,19 @@ class Pipeline:
     def _export(self, spans: list[ReadableSpan]) -> bool:
         """True when every exporter took them. Repeats after a failure carry the same ids.
 
-        A span that cannot be encoded is found by halves, dropped and counted: it must not hold up all that follow.
+        Exporters answer a span that cannot be encoded like a receiver that is down. Such a one is dropped and counted:
+        it must not hold up all that follow.
         """
         try:
             taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
-        except (ValueError, TypeError) as error:
-            if isinstance(error, OSError):  # an address that makes no sense, say: not the spans' fault
-                raise
-            half = len(spans) // 2
-            if half:
-                return self._export(spans[:half]) and self._export(spans[half:])
-            self._journal.dropped += 1
-            log.warning("taskwatt dropped a span that cannot be encoded: %r", error)
-            return True
+        except (ValueError, TypeError):
+            taken = False
+        if not taken:
+            sound = [span for span in spans if _encodable(span)]
+            if len(sound) < len(spans):
+                self._journal.dropped += len(spans) - len(sound)
+                log.warning("taskwatt dropped %d spans that cannot be encoded", len(spans) - len(sound))
+                return not sound or self._export(sound)
         if taken:
             self._backoff_s = 0.5
             if self._reported:
@@ -260,6 +261,14 @@ class Pipeline:
     def _collect_history(self) -> None:
         if self._provider is not None:
             self._history_reader.collect()
+
+
+def _encodable(span: ReadableSpan) -> bool:
+    try:
+        encode_spans([span])
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _milliseconds(text: str | None, default_s: float) -> float:
