@@ -343,3 +343,32 @@ def test_no_usable_directory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tempfile.tempdir", str(file))
     with pytest.raises(UnusableDirectory, match="cannot be made"):
         RuntimeDirectory.open(file / "below")
+
+
+def test_a_reader_meets_every_number_whole_while_it_is_rewritten(path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from tests.support.segments import child
+segment = child(Path({str(path)!r}))
+segment.startup_cpu = 0.5
+segment.span_mode(3)
+segment.progress()
+print("ready", flush=True)
+while True:
+    segment.finished_no += 1
+    segment.progress()
+    segment.count(2)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        reader = SegmentReader(path)
+        progress = [reader.progress() for _ in range(20_000)]
+        modes = {reader.counters().span_mode for _ in range(20_000)}
+        reader.close()
+        process.kill()
+    assert {one.startup_cpu for one in progress} == {0.5}
+    assert [one.finished_no for one in progress] == sorted(one.finished_no for one in progress)
+    assert modes == {3}
