@@ -278,5 +278,4 @@ def test_whatever_the_bytes_say_a_reader_answers(segment: SegmentWriter, seed: i
     reader.in_flight(ended=True), reader.cells(ended=True), reader.code(), reader.counters(), reader.alive()
     reader.commit()
     reader.close()
-    assert len(found) + reader.damaged >= min(49, len(found))
     assert len(found) <= 49
