@@ -59,6 +59,7 @@ def test_records_that_cannot_be_told_are_dropped_counted_and_passed(
         service="shop",
         excluded=lambda _: False,
         incident_of=lambda _: None,
+        code_of=lambda _: None,
         environ=os.environ,
     )
     pipeline.start()

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from taskwatt.export.attributes import finish_span
 from taskwatt.export.spans import SpanFactory
-from taskwatt.observations import Cpu, Publish
+from taskwatt.observations import CodeSite, Cpu, Publish
 from tests.support.segments import START_NS
 from tests.windows.test_ledger import attempt
 
@@ -24,7 +24,12 @@ IDS: dict[str, Any] = {"trace_id": b"t" * 16, "span_id": b"s" * 8, "start_ns": S
 
 @pytest.fixture
 def factory() -> SpanFactory:
-    return SpanFactory(Resource({"service.name": "shop"}), lambda task: task == "quiet", {"shop.pay": "inc-1"}.get)
+    return SpanFactory(
+        Resource({"service.name": "shop"}),
+        excluded=lambda task: task == "quiet",
+        incident_of={"shop.pay": "inc-1"}.get,
+        code_of={"shop.pay": CodeSite("shop.pay", "sign", "shop/pay.py", 7, 0.9, 30)}.get,
+    )
 
 
 def made(factory: SpanFactory, data: Any = None, **changed: Any) -> ReadableSpan:
@@ -61,6 +66,9 @@ def test_an_attempt_becomes_a_consumer_span_of_the_public_contract(factory: Span
     ]
     assert dict(span.attributes or {}) == {
         "celery.task_name": "shop.pay",
+        "code.file.path": "shop/pay.py",
+        "code.function.name": "sign",
+        "code.line.number": 7,
         "celery.state": "RETRY",
         "messaging.message.id": "id-1",
         "messaging.destination.name": "celery",
@@ -210,3 +218,7 @@ def test_a_span_of_the_user_s_provider_is_ended_whatever_the_error(
         description,
         events,
     )
+
+
+def test_an_attempt_that_burned_little_carries_no_line(factory: SpanFactory) -> None:
+    assert "code.function.name" not in (made(factory, cpu=Cpu(0.09)).attributes or {})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskwatt.observations import CodeSite, Cpu
+from taskwatt.observations import CodeSite, Cpu, Outcome, ProcessClass
 from taskwatt.windows import TaskWindow
 from taskwatt.windows.tasks import TaskWindows
 from tests.windows.test_ledger import attempt
@@ -18,9 +18,10 @@ def fold(tasks: TaskWindows, task: str = "shop.pay", **changed: Any) -> None:
     tasks.fold("worker", task, one)
 
 
-def window(tasks: TaskWindows, slices: int = 1) -> TaskWindow:
+def window(tasks: TaskWindows, slices: int = 1, cpu: dict[Outcome, float] | None = None) -> TaskWindow:
+    """The one task's window; `cpu` is what the ledger says of the span."""
     tasks.roll()
-    (found,) = tasks.over(slices, {}, {})
+    (found,) = tasks.over(slices, {("worker", "shop.pay"): cpu or {}}, {}, {}, {})
     return found
 
 
@@ -29,12 +30,12 @@ def tasks() -> TaskWindows:
     return TaskWindows()
 
 
-def test_attempts_and_their_cpu_are_summed_by_outcome(tasks: TaskWindows) -> None:
+def test_attempts_are_summed_by_outcome_and_their_cpu_is_the_ledgers(tasks: TaskWindows) -> None:
     for number in range(3):
         fold(tasks, task_id=f"{number}", cpu=Cpu(0.5, subprocesses=0.25))
     fold(tasks, task_id="9", outcome="retried", state="RETRY", cpu=Cpu(1.0))
     fold(tasks, task_id="9", outcome="failed", retries=1, cpu=Cpu(2.0))
-    found = window(tasks)
+    found = window(tasks, cpu={"useful": 2.25, "retried": 1.0, "failed": 2.0})
     assert (found.attempts, found.firsts, found.settled) == ({"useful": 3, "retried": 1, "failed": 1}, 4, 5)
     assert found.cpu == {"useful": 2.25, "retried": 1.0, "failed": 2.0}
     assert (found.repeat_attempts, found.repeat_wasted_cpu, found.repeat_useful) == (1, 2.0, 0)
@@ -82,7 +83,7 @@ def test_delays_are_a_bounded_sample_of_each_slice(tasks: TaskWindows) -> None:
         for number in range(1_000):
             fold(tasks, task_id=f"{number}", outcome="retried", retry_delay_s=1.0)
         tasks.roll()
-    (found,) = tasks.over(2, {}, {})
+    (found,) = tasks.over(2, {}, {}, {}, {})
     assert (len(found.retry_delays), found.attempts) == (128, {"retried": 2_000})
 
 
@@ -132,15 +133,21 @@ def test_a_retry_of_a_generation_is_not_another_generation(tasks: TaskWindows) -
 def test_cells_count_like_the_attempts_they_stand_for(tasks: TaskWindows) -> None:
     tasks.add_cells("worker", "shop.pay", "failed", attempts=8, firsts=2, cpu_s=4.0)
     tasks.add_cells("worker", "shop.pay", "useful", attempts=5, firsts=4, cpu_s=1.0)
-    found = window(tasks)
+    found = window(tasks, cpu={"failed": 4.0, "useful": 1.0})
     assert (found.attempts, found.firsts, found.cpu) == ({"failed": 8, "useful": 5}, 6, {"failed": 4.0, "useful": 1.0})
     assert (found.repeat_attempts, found.repeat_wasted_cpu, found.repeat_useful) == (7, 3.0, 1)
+
+
+def test_of_an_attempt_that_began_before_the_span_only_what_was_burned_in_it_is_waste(tasks: TaskWindows) -> None:
+    fold(tasks, outcome="failed", retries=1, cpu=Cpu(60.0))
+    fold(tasks, outcome="failed", cpu=Cpu(20.0))
+    assert window(tasks, cpu={"failed": 12.0}).repeat_wasted_cpu == pytest.approx(9.0)
 
 
 def test_the_main_process_s_share_counts_with_its_attempts(tasks: TaskWindows) -> None:
     shares = {("shop.pay", outcome, repeat): 1.0 for outcome in ("useful", "failed") for repeat in (False, True)}
     tasks.add_share("worker", shares)  # type: ignore[arg-type]
-    found = window(tasks)
+    found = window(tasks, cpu={"useful": 2.0, "failed": 2.0})
     assert (found.cpu, found.repeat_wasted_cpu, found.settled) == ({"useful": 2.0, "failed": 2.0}, 1.0, 0)
 
 
@@ -150,15 +157,15 @@ def test_a_window_is_the_sum_of_its_newest_closed_slices(tasks: TaskWindows) -> 
             fold(tasks)
         tasks.roll()
     fold(tasks)  # still open
-    sums = [sum(one.settled for one in tasks.over(slices, {}, {})) for slices in (1, 10, 61, 1_000)]
+    sums = [sum(one.settled for one in tasks.over(slices, {}, {}, {}, {})) for slices in (1, 10, 61, 1_000)]
     assert sums == [69, sum(range(60, 70)), sum(range(9, 70)), sum(range(9, 70))]
 
 
 def test_what_runs_is_pending_also_for_a_task_that_never_settled(tasks: TaskWindows) -> None:
     tasks.roll()
     site = CodeSite("shop.slow", "spin", "shop/slow.py", 7, 1.0, 10)
-    running: dict[Any, tuple[int, float, float]] = {("worker", "shop.slow"): (2, 30.0, 12.5)}
-    (found,) = tasks.over(10, running, {"shop.slow": site})
+    key: tuple[ProcessClass, str] = ("worker", "shop.slow")
+    (found,) = tasks.over(10, {key: {"pending": 12.5}}, {key: (2, 30.0)}, {"shop.slow": site}, {})
     assert (found.task, found.in_flight, found.oldest_in_flight_s) == ("shop.slow", 2, 30.0)
     assert (found.cpu, found.code) == ({"pending": 12.5}, site)
 
