@@ -164,8 +164,9 @@ class Agent:
         if now >= self._recover_at:
             self._recover_at = now + RECOVER_EVERY_S
             self._recover()
-        collected = self._drainer.collect()
-        served = self._fold(collected)
+        with self._pipeline.folding:
+            collected = self._drainer.collect()
+            served = self._fold(collected)
         self._charge_own(collected, served)
         for process_class, seconds in collected.idle_cpu.items():
             self.ledger.book(process_class, NO_TASK, "none", "framework", seconds)
@@ -221,7 +222,8 @@ class Agent:
             served.append(Served(one.process_class, task, one.outcome, one.firsts == 0, float(one.attempts)))
         for reason, count in collected.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
-        self.dropped["journal"] = self._journal.dropped
+        self.dropped["journal"] = self._pipeline.lost
+        self.dropped["history"] = self._history.dropped
         return served
 
     def _clocks(self) -> tuple[float, float, float, float]:
