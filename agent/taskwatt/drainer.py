@@ -106,17 +106,20 @@ class Drainer:
         deaths: dict[int, Death],
         ended_as: Callable[[str], str | None],
         own: SegmentWriter | None = None,
+        ended_ns: int | None = None,
     ) -> None:
         """`deaths`: reaped children by pid; taken out once settled.
 
         `ended_as`: Celery's state for a task id whose attempt was killed, if known.
         `own`: the draining process's segment; None when a dead agent's directory is being recovered.
+        `ended_ns`: when the processes of a dead agent were last seen alive (wall); None for those that end now.
         """
         self.directory = directory
         self.journal = journal
         self._deaths = deaths
         self._ended_as = ended_as
         self._own = own
+        self._ended_ns = ended_ns
         self._processes: dict[Path, _Process] = {}
         self._refused: set[Path] = set()
 
@@ -125,8 +128,9 @@ class Drainer:
         found = Collected()
         self._discover(found)
         for path, process in list(self._processes.items()):
-            alive = self._alive(process)
+            alive = is_alive(process.reader)
             records = process.reader.drain(ended=not alive)
+            _note_attempts(process.reader, records)
             if not alive:
                 killed = self._settle_killed(process, found)
                 if killed is not None:
@@ -160,12 +164,6 @@ class Drainer:
         for process in self._processes.values():
             process.reader.ask_for_code(until_ns)
 
-    def all_ended(self) -> bool:
-        """Has every process of this directory ended? (For recovery.)"""
-        found = Collected()
-        self._discover(found)
-        return not any(self._alive(process) for process in self._processes.values())
-
     def close(self) -> None:
         for process in self._processes.values():
             process.reader.close()
@@ -188,15 +186,6 @@ class Drainer:
             reader.skip_to(self.journal.highest.get(reader.name, 0) + 1)
             self._processes[path] = _Process(reader, cast(ProcessClass, reader.process_class), own)
 
-    def _alive(self, process: _Process) -> bool:
-        """By its lock; a process that closed all its descriptors has lost it and is looked up by pid and start time."""
-        reader = process.reader
-        if reader.alive():
-            return True
-        if reader.pid_namespace != clocks.pid_namespace():
-            return False
-        return clocks.start_time(reader.pid) == reader.start_ticks and not clocks.is_zombie(reader.pid)
-
     def _keep(self, process: _Process, records: list[Drained], found: Collected) -> None:
         if not records:
             return
@@ -208,9 +197,6 @@ class Drainer:
                 found.settled.append(Settled(process.process_class, observed, process.own))
                 process.booked += observed.cpu.total - observed.cpu.subprocesses
                 process.subprocesses += observed.cpu.subprocesses
-                if record.sequence:
-                    attempt_no = layout.RECORD.unpack(record.payload)[19]
-                    process.reader.last_attempt_no = max(process.reader.last_attempt_no, attempt_no)
             elif isinstance(observed, Publish):
                 found.published.append(observed)
             else:
@@ -274,7 +260,7 @@ class Drainer:
         death = None if alive else self._deaths.get(pid)
         if death is not None:
             return max(process.clock, death.cpu_s - process.subprocesses)
-        clock = clocks.process_cpu(pid)
+        clock = clocks.process_cpu(pid) if alive else _clock_of_the_dead(process.reader)
         return max(process.clock, process.booked if clock is None else clock)
 
     def _settle_killed(self, process: _Process, found: Collected) -> Drained | None:
@@ -290,8 +276,9 @@ class Drainer:
         if death is not None:
             cpu_s = death.cpu_s - running.cpu_at_start - running.children_at_start
         else:
-            cpu_s = (clocks.process_cpu(process.reader.pid) or process.clock) - running.cpu_at_start
-        died_ns = death.died_ns if death is not None else time.time_ns()
+            cpu_s = (_clock_of_the_dead(process.reader) or process.clock) - running.cpu_at_start
+        seen_ns = time.time_ns() if self._ended_ns is None else self._ended_ns
+        died_ns = death.died_ns if death is not None else seen_ns
         state = self._ended_as(attempt.task_id) or "FAILURE"
         fields = list(layout.RECORD.unpack(running.record.payload))
         fields[10] = max(0.0, (died_ns - attempt.start_ns) / 1e9)
@@ -300,6 +287,30 @@ class Drainer:
             fields[21] = death.max_rss
         fields[27], fields[28] = _CANCELLED, STATES.index(state) if state in STATES else 0
         return running.record._replace(payload=layout.RECORD.pack(*fields))
+
+
+def is_alive(reader: SegmentReader) -> bool:
+    """By its lock; a process that closed all its descriptors has lost it and is looked up by pid and start time."""
+    if reader.alive():
+        return True
+    if reader.pid_namespace != clocks.pid_namespace():
+        return False
+    return clocks.start_time(reader.pid) == reader.start_ticks and not clocks.is_zombie(reader.pid)
+
+
+def _clock_of_the_dead(reader: SegmentReader) -> float | None:
+    """CPU of a zombie; None when it was reaped: its pid may be another process by now."""
+    if reader.pid_namespace != clocks.pid_namespace() or (clocks.start_time(reader.pid) or 0) != reader.start_ticks:
+        return None
+    return clocks.process_cpu(reader.pid)
+
+
+def _note_attempts(reader: SegmentReader, records: list[Drained]) -> None:
+    """Before anyone asks what is in flight: a process may die between writing a record and saying that it did."""
+    for record in records:
+        kind, *fields = layout.RECORD.unpack(record.payload)
+        if kind == layout.ATTEMPT:
+            reader.last_attempt_no = max(reader.last_attempt_no, fields[18])
 
 
 def _attempt(running: InFlight | None) -> Attempt | None:

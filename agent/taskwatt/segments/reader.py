@@ -134,14 +134,6 @@ class SegmentReader:
         answer = fcntl.fcntl(self.descriptor, fcntl.F_GETLK, query)
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
-    def claim(self) -> bool:
-        """Take a dead process's lock, so that only one survivor recovers it."""
-        try:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
     def drain(self, limit: int = layout.RING_SLOTS, *, ended: bool = False) -> list[Drained]:
         """Records after the last drained one, oldest first.
 
