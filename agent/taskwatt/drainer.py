@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -18,7 +19,7 @@ from taskwatt.journal import Journal
 from taskwatt.observations import OUTCOMES, STATES, Attempt, CodeSite, Cpu, Outcome, ProcessClass, Publish
 from taskwatt.segments import AgentDirectory, Damaged, SegmentReader, SegmentWriter, layout
 from taskwatt.segments.reader import Cell, Drained, InFlight
-from taskwatt.segments.records import decode
+from taskwatt.segments.records import Taken, decode, pack_taken
 
 log = logging.getLogger("taskwatt")
 
@@ -235,24 +236,42 @@ class Drainer:
         process.counted = now
 
     def _account_cells(self, process: _Process, found: Collected) -> None:
-        for cell in process.reader.cells():
-            key = (cell.task, cell.outcome, cell.state)
-            old = process.cells.get(key)
-            attempts = cell.attempts - (old.attempts if old else 0)
-            if attempts <= 0:
-                continue
-            was = old.cpu if old else (0.0,) * 6
-            cpu = Cpu(*(new - before for new, before in zip(cell.cpu, was, strict=True)))
-            firsts = cell.firsts - (old.firsts if old else 0)
-            found.totals.append(
-                Totals(
-                    process.process_class, cell.task, OUTCOMES[cell.outcome], STATES[cell.state], attempts, firsts, cpu
-                )
-            )
-            found.dropped["span_ring_full"] = found.dropped.get("span_ring_full", 0) + attempts
-            process.cells[key] = cell
-            process.booked += cpu.total - cpu.subprocesses
-            process.subprocesses += cpu.subprocesses
+        """What the cells gained: into the journal, then marked as taken, as with the ring."""
+        cells = process.reader.cells()
+        if not cells:
+            return
+        gained: list[Taken] = []
+        for cell, read in zip_longest(cells, process.reader.cells_read()[: len(cells)], fillvalue=0):
+            one = self._gained(process, cast(Cell, cell), read)
+            if one is not None:
+                gained.append(one)
+        if not gained:
+            return
+        self.journal.append(pack_taken(one) for one in gained)
+        process.reader.commit_cells([cell.attempts for cell in cells])
+        for one in gained:
+            totals = totals_of(process.process_class, one)
+            found.totals.append(totals)
+            found.dropped["span_ring_full"] = found.dropped.get("span_ring_full", 0) + one.attempts
+            process.booked += totals.cpu.total - totals.cpu.subprocesses
+            process.subprocesses += totals.cpu.subprocesses
+
+    def _gained(self, process: _Process, cell: Cell, read: int) -> Taken | None:
+        key = (cell.task, cell.outcome, cell.state)
+        old = process.cells.get(key)
+        process.cells[key] = cell
+        name = process.reader.name
+        if old is None:  # of what a predecessor took, only the number is known
+            read = max(read, self.journal.taken.get((name, *key), 0))
+            part = min(1.0, read / cell.attempts) if cell.attempts else 0.0
+            firsts = int(cell.firsts * part)
+            was = tuple(seconds * part for seconds in cell.cpu)
+        else:
+            read, firsts, was = old.attempts, old.firsts, old.cpu
+        if cell.attempts <= read:
+            return None
+        cpu = Cpu(*(now - before for now, before in zip(cell.cpu, was, strict=True)))
+        return Taken(name, *key, cell.attempts - read, cell.firsts - firsts, cell.attempts, cpu)
 
     def _clock(self, process: _Process, alive: bool) -> float:
         """CPU of the process itself; what its reaped subprocesses used is booked from its records."""
@@ -287,6 +306,11 @@ class Drainer:
             fields[21] = death.max_rss
         fields[27], fields[28] = _CANCELLED, STATES.index(state) if state in STATES else 0
         return running.record._replace(payload=layout.RECORD.pack(*fields))
+
+
+def totals_of(process_class: ProcessClass, taken: Taken) -> Totals:
+    outcome, state = OUTCOMES[taken.outcome], STATES[taken.state]
+    return Totals(process_class, taken.task, outcome, state, taken.attempts, taken.firsts, Cpu(*taken.cpu))
 
 
 def is_alive(reader: SegmentReader) -> bool:

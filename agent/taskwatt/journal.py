@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from taskwatt.segments.reader import Drained
+from taskwatt.segments.records import decode_taken
 
 CHUNK_BYTES: Final = 1 << 18
 MAX_BYTES: Final = 16 << 20
@@ -57,6 +58,8 @@ class Journal:
         self.settled: set[str] = set()
         """Segments whose killed attempt is kept (those records have no sequence)."""
         self.spans, self.metrics = self._read_marks()
+        self.taken: dict[tuple[str, str, int, int], int] = {}
+        """Segment, task, outcome, state -> attempts taken from that cell and kept."""
         for path in sorted(folder.glob("journal-*.bin")):
             self._adopt(path)
         self.last = max(self.last, self.spans, self.metrics)  # numbers that were given out are never given out again
@@ -148,6 +151,8 @@ class Journal:
         """The segment is gone, so nothing of it can be drained twice."""
         self.highest.pop(segment, None)
         self.settled.discard(segment)
+        for key in [key for key in self.taken if key[0] == segment]:
+            del self.taken[key]
 
     def close(self) -> None:
         with self._lock:
@@ -161,6 +166,8 @@ class Journal:
     def _note(self, record: Drained) -> None:
         if record.sequence:
             self.highest[record.segment] = max(record.sequence, self.highest.get(record.segment, 0))
+        elif (cell := decode_taken(record)) is not None:
+            self.taken[cell[:4]] = cell.so_far
         else:
             self.settled.add(record.segment)
 

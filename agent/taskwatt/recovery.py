@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
-from taskwatt.drainer import Collected, Drainer, Settled, is_alive
+from taskwatt.drainer import Collected, Drainer, Settled, is_alive, totals_of
 from taskwatt.journal import Journal
 from taskwatt.observations import Attempt, Cpu, ProcessClass
 from taskwatt.segments import AgentDirectory, Damaged, SegmentReader
-from taskwatt.segments.records import decode
+from taskwatt.segments.records import decode, decode_taken
 
 _YOUNG_S: Final = 10.0
 """A segment that is missing or cannot be read may still be being made for so long."""
@@ -112,6 +112,8 @@ def _read_unreported(journal: Journal, process_class: ProcessClass, found: Colle
         observed = decode(record)
         if isinstance(observed, Attempt):
             found.settled.append(Settled(process_class, observed, own=False))
+        elif (cell := decode_taken(record)) is not None:
+            found.totals.append(totals_of(process_class, cell))
     if missing > 0:
         found.dropped["unreported"] = found.dropped.get("unreported", 0) + missing
 

@@ -217,6 +217,16 @@ class SegmentReader:
                 cells.append(Cell(self._string(task), outcome, state, attempts, firsts, repeats, split))
         return cells
 
+    def cells_read(self) -> list[int]:
+        """How many attempts were taken from each of the first cells, also by a drainer that died since."""
+        return list(layout.CELLS_READ.unpack(self._bytes(layout.CELLS_READ_AT, layout.CELLS_READ.size)))
+
+    def commit_cells(self, attempts: list[int]) -> None:
+        """Note how many were taken: call only when they are kept elsewhere."""
+        places = layout.CELLS_READ.size // 4
+        padded = [min(one, 0xFFFFFFFF) for one in attempts[:places]] + [0] * max(0, places - len(attempts))
+        os.pwrite(self.descriptor, layout.CELLS_READ.pack(*padded), layout.CELLS_READ_AT)
+
     def code(self) -> list[CodeSite]:
         """Lines that were sampled on request."""
         raw = self._bytes(layout.CODE_AT, layout.CODE.size * layout.CODE_SLOTS)

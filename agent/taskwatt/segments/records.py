@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from typing import NamedTuple
 
 from taskwatt.observations import OUTCOMES, STATES, Attempt, Cpu, Publish
 from taskwatt.segments import layout
@@ -80,6 +81,39 @@ def decode(record: Drained) -> Attempt | Publish | None:
         exported=bool(flags & layout.EXPORTED),
         user_data=record.user_data,
     )
+
+
+class Taken(NamedTuple):
+    """What was taken from a cell: attempts of which only sums are known."""
+
+    segment: str
+    task: str
+    outcome: int
+    state: int
+    attempts: int
+    firsts: int
+    so_far: int
+    """Attempts of that cell taken since its segment began, these included."""
+    cpu: tuple[float, float, float, float, float, float]
+
+
+def pack_taken(taken: Taken) -> Drained:
+    payload = layout.RECORD.pack(
+        layout.TOTALS, 0, layout.NO_STRING, layout.NO_ID, layout.NO_ID, layout.NO_SPAN, layout.NO_SPAN,
+        layout.NO_ID, layout.NO_SPAN, 0, 0.0, 0.0, 0.0, *taken.cpu, taken.attempts, taken.firsts, taken.so_far,
+        0, 0, 0, layout.NO_STRING, 0, taken.outcome, taken.state, layout.NO_STRING, 0, 0,
+    )  # fmt: skip
+    return Drained(taken.segment, 0, payload, taken.task, "", "", b"")
+
+
+def decode_taken(record: Drained) -> Taken | None:
+    """None for any other record."""
+    kind, *fields = layout.RECORD.unpack(record.payload)
+    if kind != layout.TOTALS or fields[26] >= len(OUTCOMES) or fields[27] >= len(STATES):
+        return None
+    attempts, firsts, so_far = fields[18:21]
+    cpu = (fields[12], fields[13], fields[14], fields[15], fields[16], fields[17])
+    return Taken(record.segment, record.task, fields[26], fields[27], attempts, firsts, so_far, cpu)
 
 
 def _spilled_id(data: bytes) -> str:
