@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -70,14 +71,16 @@ class Journal:
         for record in records:
             frames.append(_pack(record))
             self._note(record)
-        if not frames:
-            return
         with self._lock:
-            try:
-                self._write(b"".join(frames), len(frames))
-            except OSError:
-                self._lost += len(frames)
-                self._give_up_chunk()
+            while frames:  # by the chunk, or one burst would not be bound by the bound
+                sizes = accumulate(len(frame) for frame in frames)
+                count = next((n for n, size in enumerate(sizes, 1) if size >= CHUNK_BYTES), len(frames))
+                now, frames = frames[:count], frames[count:]
+                try:
+                    self._write(b"".join(now), count)
+                except OSError:
+                    self._lost += count
+                    self._give_up_chunk()
 
     def read(self, after: int, limit: int) -> Iterator[tuple[int, Drained]]:
         """(number, record) of up to `limit` records after number `after`, oldest first."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +29,9 @@ def told(receiver: Receiver) -> Told:
 
 
 @pytest.fixture
-def start(start_worker: Callable[..., Worker], receiver: Receiver, truth: Truth) -> StartWorker:
+def start(start_worker: Callable[..., Worker], receiver: Receiver, truth: Truth) -> Iterator[StartWorker]:
     """Start a worker with these command line options (two children by default), exporting to the receiver."""
+    started: list[Worker] = []
 
     def start(*options: str, **environ: str) -> Worker:
         given: dict[str, Any] = {
@@ -38,6 +40,11 @@ def start(start_worker: Callable[..., Worker], receiver: Receiver, truth: Truth)
             "TEST_TRUTH": str(truth.path),
             **environ,
         }
-        return start_worker(app="tests.loss.app", options=options or ("--concurrency", "2"), **given)
+        worker = start_worker(app="tests.loss.app", options=options or ("--concurrency", "2"), **given)
+        started.append(worker)
+        return worker
 
-    return start
+    yield start
+    for worker in started:
+        if worker.alive:
+            worker.end(signal.SIGKILL)  # its children get the same; a warm shutdown would take seconds

@@ -39,7 +39,7 @@ def test_their_count_survives_the_main_process_and_is_not_told_twice(
     start: StartWorker, truth: Truth, told: Told, interval: str
 ) -> None:
     """Killed after its first look, which was late: told already (at 1 s), or in nobody's books but its own."""
-    constants = f"{SMALL} taskwatt.agent.TICK_S=5.0"
+    constants = f"{SMALL} taskwatt.agent.TICK_S=4.0"
     worker = start("--concurrency", "1", TEST_CONSTANTS=constants, OTEL_METRIC_EXPORT_INTERVAL=interval)
     for _ in range(ATTEMPTS):
         worker.send("finish")
