@@ -35,7 +35,7 @@ from taskwatt.windows.ledger import NO_TASK, Key, Ledger, Served, Snapshot, weig
 from taskwatt.windows.tasks import TaskWindows
 
 if TYPE_CHECKING:
-    from taskwatt.recovery import Recovered
+    pass
 
 log = logging.getLogger("taskwatt")
 
@@ -133,12 +133,15 @@ class Agent:
             return
         self._stop.set()
         self._thread.join(2.0)
-        self._guarded_tick()
+        settled = not self._thread.is_alive()
+        if settled:  # or a tick is stuck, and what it did not settle is left to a successor
+            self._guarded_tick()
         self._tell_verdicts(force=True)
-        finished = self._pipeline.stop()
+        finished = self._pipeline.stop() and settled
         self._drainer.close()
         self._journal.close()
         others = [path for path in self._directory.segments() if path != self._segment.path]
+        others.extend(self._directory.inherited.glob("*"))
         self._segment.close()
         if finished and not others:
             self._directory.remove()
@@ -162,8 +165,9 @@ class Agent:
         if now >= self._recover_at:
             self._recover_at = now + RECOVER_EVERY_S
             self._recover()
-        collected = self._drainer.collect()
-        served = self._fold(collected)
+        with self._pipeline.folding:
+            collected = self._drainer.collect()
+            served = self._fold(collected)
         self._charge_own(collected, served)
         for process_class, seconds in collected.idle_cpu.items():
             self.ledger.book(process_class, NO_TASK, "none", "framework", seconds)
@@ -219,7 +223,8 @@ class Agent:
             served.append(Served(one.process_class, task, one.outcome, one.firsts == 0, float(one.attempts)))
         for reason, count in collected.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
-        self.dropped["journal"] = self._journal.dropped
+        self.dropped["journal"] = self._pipeline.lost
+        self.dropped["history"] = self._history.dropped
         return served
 
     def _clocks(self) -> tuple[float, float, float, float]:
@@ -339,14 +344,34 @@ class Agent:
         """False when it should be tried again soon: its processes are still dying."""
         from taskwatt.recovery import recover
 
-        return recover(other, self._ended_as, self._take_over)
-
-    def _take_over(self, found: Recovered) -> None:
-        self._fold(found.collected)
-        for process_class, seconds in found.collected.kernel.items():
-            self.ledger.kernel[process_class] += seconds
-        self._journal.append(found.unsent)
+        found = recover(other, self._directory, self._ended_as)
+        if found is None:
+            return True
+        if not found.complete:
+            return False
+        with self._pipeline.folding:
+            self._inherit(found.collected)
+            self._pipeline.inherit(found.journals)
         log.info("taskwatt recovered %d attempts of an agent that had died", len(found.collected.settled))
+        return True
+
+    def _inherit(self, collected: Collected) -> None:
+        """Into the totals and into no window: whatever it was that happened, it is not happening now."""
+        before = self.ledger.snapshot({})
+        for process_class, attempt, _ in collected.settled:
+            attempt = attempt._replace(outcome=self._tasks.outcome(attempt))
+            self.ledger.settle(process_class, attempt)
+            self._pipeline.record(self.ledger.name(attempt.task), attempt)
+        for one in collected.totals:
+            task = self.ledger.name(one.task)
+            self.ledger.attempts[one.process_class, task, one.outcome, one.state] += one.attempts
+            self.ledger.book_cpu(one.process_class, task, one.outcome, one.cpu)
+        for process_class, seconds in collected.kernel.items():
+            self.ledger.kernel[process_class] += seconds
+        for reason, count in collected.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        gained = self.ledger.snapshot({}).since(before)
+        self._snapshots = [(at, snapshot.plus(gained)) for at, snapshot in self._snapshots]
 
 
 def _live_cells(live: Iterable[Live], ledger: Ledger) -> dict[Key, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, cast
@@ -17,7 +17,7 @@ from taskwatt.journal import Journal
 from taskwatt.observations import OUTCOMES, STATES, Attempt, CodeSite, Cpu, Outcome, ProcessClass, Publish
 from taskwatt.segments import AgentDirectory, Damaged, SegmentReader, SegmentWriter
 from taskwatt.segments.reader import Cell, Drained
-from taskwatt.segments.records import decode, killed
+from taskwatt.segments.records import Taken, decode, killed, pack_taken
 
 log = logging.getLogger("taskwatt")
 
@@ -106,26 +106,23 @@ class Drainer:
         deaths: dict[int, Death],
         ended_as: Callable[[str], str | None],
         own: SegmentWriter | None = None,
-        recovered: SegmentReader | None = None,
+        ended_ns: int | None = None,
     ) -> None:
         """`deaths`: reaped children by pid; taken out once settled.
 
         `ended_as`: Celery's state for a task id whose attempt was killed, if known.
-        `own`: the draining process's segment.
-        `recovered`: instead of `own`, the claimed segment of a dead owner. Nothing is closed or deleted then: should
-        the recovering process die as well, the next one finds everything in its place.
+        `own`: the draining process's segment; None when a dead agent's directory is being recovered.
+        `ended_ns`: when the processes of a dead agent were last seen alive (wall); None for those that end now.
         """
         self.directory = directory
         self.journal = journal
         self._deaths = deaths
         self._ended_as = ended_as
         self._own = own
-        self._recovering = recovered is not None
+        self._ended_ns = ended_ns
         self._processes: dict[Path, _Process] = {}
         self._refused: set[Path] = set()
         self._newly_refused = 0
-        if recovered is not None:
-            self._adopt(recovered, own=False)
 
     def collect(self) -> Collected:
         """Everything new since the last call. A segment that cannot be read takes nothing else with it."""
@@ -137,7 +134,7 @@ class Drainer:
             except Exception as error:
                 self._refuse(path, error)
                 ended = True
-            if ended and not self._recovering:
+            if ended:
                 self._part_with(path, process)
         if self._newly_refused:
             found.dropped["segment"], self._newly_refused = self._newly_refused, 0
@@ -194,16 +191,10 @@ class Drainer:
         for process in self._processes.values():
             process.reader.ask_for_code(until_ns)
 
-    def all_ended(self) -> bool:
-        """Has every process of this directory ended? (For recovery.)"""
-        self._discover()
-        return not any(process.reader.alive() for process in self._processes.values())
-
     def close(self) -> None:
-        """Let go of every segment; the claimed one of a dead owner is its claimer's to close."""
-        for path, process in self._processes.items():
-            if not (self._recovering and path == self.directory.owner_segment):
-                process.reader.close()
+        """Let go of every segment."""
+        for process in self._processes.values():
+            process.reader.close()
         self._processes.clear()
 
     def _discover(self) -> None:
@@ -272,19 +263,38 @@ class Drainer:
         process.counted = now
 
     def _account_cells(self, process: _Process, alive: bool, found: Collected) -> None:
-        for cell in process.reader.cells(ended=not alive):
-            old = process.cells.get(cell.slot)
-            attempts = cell.attempts - (old.attempts if old else 0)
-            if attempts <= 0:
-                continue
-            cpu = Cpu(*(new - before for new, before in zip(cell.cpu, old.cpu if old else Cpu(), strict=True)))
-            firsts = cell.firsts - (old.firsts if old else 0)
-            outcome, state = OUTCOMES[cell.outcome], STATES[cell.state]
-            found.totals.append(Totals(process.process_class, cell.task, outcome, state, attempts, firsts, cpu))
-            found.dropped["span_ring_full"] = found.dropped.get("span_ring_full", 0) + attempts
-            process.cells[cell.slot] = cell
-            process.booked += cpu.total - cpu.subprocesses
-            process.subprocesses += cpu.subprocesses
+        """What the cells gained: into the journal, then marked as taken, as with the ring."""
+        read = process.reader.cells_read()
+        cells = process.reader.cells(ended=not alive)
+        gained = [one for cell in cells if (one := self._gained(process, cell, read)) is not None]
+        if not gained:
+            return
+        self.journal.append(pack_taken(one) for one in gained)
+        process.reader.commit_cells({cell.slot: cell.attempts for cell in cells})
+        for one in gained:
+            totals = totals_of(process.process_class, one)
+            found.totals.append(totals)
+            found.dropped["span_ring_full"] = found.dropped.get("span_ring_full", 0) + one.attempts
+            process.booked += totals.cpu.total - totals.cpu.subprocesses
+            process.subprocesses += totals.cpu.subprocesses
+
+    def _gained(self, process: _Process, cell: Cell, read: Mapping[int, int]) -> Taken | None:
+        """`read`: attempts that were taken by slot, also by a predecessor."""
+        old = process.cells.get(cell.slot)
+        process.cells[cell.slot] = cell
+        name = process.reader.name
+        if old is None:  # of what a predecessor took, only the number is known
+            taken = max(read.get(cell.slot, 0), self.journal.taken.get((name, cell.slot), 0))
+            part = min(1.0, taken / cell.attempts) if cell.attempts else 0.0
+            firsts = int(cell.firsts * part)
+            was = Cpu(*(seconds * part for seconds in cell.cpu))
+        else:
+            taken, firsts, was = old.attempts, old.firsts, old.cpu
+        if cell.attempts <= taken:
+            return None
+        cpu = Cpu(*(now - before for now, before in zip(cell.cpu, was, strict=True)))
+        new = cell.attempts - taken, cell.firsts - firsts
+        return Taken(name, cell.slot, cell.task, cell.outcome, cell.state, *new, cell.attempts, cpu)
 
     def _clock(self, process: _Process, alive: bool) -> float:
         """CPU of the process itself; what its reaped subprocesses used is booked from its records."""
@@ -314,18 +324,19 @@ class Drainer:
             cpu_s = death.cpu_s - running.cpu_at_start - running.children_at_start
         else:
             cpu_s = (reader.cpu() or process.clock) - running.cpu_at_start
+        seen_ns = time.time_ns() if self._ended_ns is None else self._ended_ns
         return killed(
             running.record,
             state=self._ended_as(attempt.task_id) or "FAILURE",
-            died_ns=death.died_ns if death is not None else self._last_seen_ns(),
+            died_ns=death.died_ns if death is not None else seen_ns,
             cpu_s=cpu_s,
             max_rss=death.max_rss if death is not None else None,
         )
 
-    def _last_seen_ns(self) -> int:
-        """Until when a process that nobody reaped may have lived: now, or for a dead agent's, its last verdicts."""
-        seen = _modified(self.directory.latest) if self._recovering else 0.0
-        return int(seen * 1e9) or time.time_ns()
+
+def totals_of(process_class: ProcessClass, taken: Taken) -> Totals:
+    outcome, state = OUTCOMES[taken.outcome], STATES[taken.state]
+    return Totals(process_class, taken.task, outcome, state, taken.attempts, taken.firsts, taken.cpu)
 
 
 def _modified(path: Path) -> float:

@@ -16,10 +16,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
 from taskwatt.segments.reader import Drained
+from taskwatt.segments.records import decode_taken
 
 CHUNK_BYTES: Final = 1 << 18
 MAX_BYTES: Final = 16 << 20
@@ -27,7 +29,8 @@ MAX_BYTES: Final = 16 << 20
 
 _FRAME: Final = struct.Struct("<IQHHHHHH")
 """CRC-32 of the rest, sequence, lengths of segment name, payload, task, queue, publisher, user data."""
-_MARKS: Final = struct.Struct("<QQ")
+_MARKS: Final = struct.Struct("<QQI")
+"""What the span receiver and the metric receiver have, and the CRC-32 of both."""
 
 
 @dataclass(slots=True)
@@ -41,23 +44,27 @@ class _Chunk:
 class Journal:
     """Append-only, numbered from 1. One writing process; its successor opens what a dead one left."""
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
-        self._folder = folder
-        self._max_bytes = max_bytes
+    def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
+        """`max_bytes`: MAX_BYTES unless given."""
+        self.folder = folder
+        self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._chunks: deque[_Chunk] = deque()
         self._file: int | None = None
         self._lock = threading.Lock()
         self.last = 0
         """Number of the newest record."""
-        self.dropped = 0
-        """Records lost to the bound or to a full disk before the span receiver had them."""
+        self._lost = 0
+        self._sending = 0
         self.highest: dict[str, int] = {}
         """Segment name -> highest sequence kept."""
         self.settled: set[str] = set()
         """Segments whose killed attempt is kept (those records have no sequence)."""
+        self.spans, self.metrics = self._read_marks()
+        self.taken: dict[tuple[str, int], int] = {}
+        """Segment, slot -> attempts taken from that cell and kept."""
         for path in sorted(folder.glob("journal-*.bin")):
             self._adopt(path)
-        self.spans, self.metrics = self._read_marks()
+        self.last = max(self.last, self.spans, self.metrics)  # numbers that were given out are never given out again
 
     def append(self, records: Iterable[Drained]) -> None:
         """Keep records; on a full disk they are counted as dropped. Never raises."""
@@ -65,19 +72,24 @@ class Journal:
         for record in records:
             frames.append(_pack(record))
             self._note(record)
-        if not frames:
-            return
         with self._lock:
-            try:
-                self._write(b"".join(frames), len(frames))
-            except OSError:
-                self.dropped += len(frames)
-                self._close()
+            while frames:  # by the chunk, or one burst would not be bound by the bound
+                sizes = accumulate(len(frame) for frame in frames)
+                count = next((n for n, size in enumerate(sizes, 1) if size >= CHUNK_BYTES), len(frames))
+                now, frames = frames[:count], frames[count:]
+                try:
+                    self._write(b"".join(now), count)
+                except OSError:
+                    self._lost += count
+                    self._give_up_chunk()
 
     def read(self, after: int, limit: int) -> Iterator[tuple[int, Drained]]:
         """(number, record) of up to `limit` records after number `after`, oldest first."""
         with self._lock:
             chunks = list(self._chunks)
+        return self._read(chunks, after, limit)
+
+    def _read(self, chunks: Iterable[_Chunk], after: int, limit: int) -> Iterator[tuple[int, Drained]]:
         for chunk in chunks:
             if chunk.first + chunk.count <= after + 1:
                 continue
@@ -90,16 +102,54 @@ class Journal:
                     yield number, record
                 number += 1
 
-    def accept(self, *, spans: int | None = None, metrics: int | None = None) -> None:
-        """A receiver has everything up to this number."""
-        self.spans = max(self.spans, spans or 0)
-        self.metrics = max(self.metrics, metrics or 0)
-        with suppress(OSError):  # worst case: a successor sends some spans again
-            self._write_marks()
-        done = min(self.spans, self.metrics)
+    def unsent(self, limit: int) -> list[tuple[int, Drained]]:
+        """The next records for the span receiver, numbered without a gap; accept the last number once it has them.
+
+        What the bound or damage took before them is counted as dropped, and passed over.
+        """
         with self._lock:
-            while len(self._chunks) > 1 and self._chunks[0].first + self._chunks[0].count - 1 <= done:
-                self._chunks.popleft().path.unlink(missing_ok=True)
+            self._sending = 0
+            found: list[tuple[int, Drained]] = []
+            for number, record in self._read(self._chunks, self.spans, limit):
+                if found and number != found[-1][0] + 1:
+                    break
+                found.append((number, record))
+            gone = (found[0][0] - 1 if found else self.last) - self.spans
+            if gone > 0:
+                self._lost += gone
+                self._accept(self.spans + gone, self.metrics)
+            self._sending = found[-1][0] if found else 0
+            return found
+
+    def accept(self, *, spans: int = 0, metrics: int = 0) -> None:
+        """A receiver has everything up to this number."""
+        with self._lock:
+            self._accept(max(self.spans, spans), max(self.metrics, metrics))
+
+    def trim(self, max_bytes: int) -> None:
+        """Drop the oldest chunks until no more than so many bytes are left (of a journal that nobody writes to)."""
+        with self._lock:
+            self._trim(max_bytes, keep=0)
+
+    @property
+    def dropped(self) -> int:
+        """Records lost to the bound, to a full disk or to damage before the span receiver had them.
+
+        What is being sent now is not lost, whatever happens to its chunk.
+        """
+        with self._lock:
+            first = self._chunks[0].first if self._chunks else self.last + 1
+            return self._lost + max(0, first - 1 - max(self.spans, self._sending))
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(chunk.size for chunk in list(self._chunks))
+
+    @property
+    def done(self) -> bool:
+        """Do both receivers have everything?"""
+        return min(self.spans, self.metrics) >= self.last
 
     @property
     def waiting(self) -> int:
@@ -110,6 +160,8 @@ class Journal:
         """The segment is gone, so nothing of it can be drained twice."""
         self.highest.pop(segment, None)
         self.settled.discard(segment)
+        for key in [key for key in self.taken if key[0] == segment]:
+            del self.taken[key]
 
     def close(self) -> None:
         with self._lock:
@@ -123,6 +175,8 @@ class Journal:
     def _note(self, record: Drained) -> None:
         if record.sequence:
             self.highest[record.segment] = max(record.sequence, self.highest.get(record.segment, 0))
+        elif (cell := decode_taken(record)) is not None:
+            self.taken[cell.segment, cell.slot] = cell.so_far
         else:
             self.settled.add(record.segment)
 
@@ -130,7 +184,8 @@ class Journal:
         """Raises OSError when it could not be written whole; then nothing of it is kept."""
         if self._file is None or self._chunks[-1].size >= CHUNK_BYTES:
             self._close()
-            path = self._folder / f"journal-{self.last + 1:012d}.bin"
+            path = self.folder / f"journal-{self.last + 1:012d}.bin"
+            # A file of this name holds nothing: what a predecessor tore at its first record.
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self._chunks.append(_Chunk(path, self.last + 1))
         chunk = self._chunks[-1]
@@ -143,10 +198,34 @@ class Journal:
         chunk.size += len(data)
         chunk.count += count
         self.last += count
-        while len(self._chunks) > 1 and sum(one.size for one in self._chunks) > self._max_bytes:
-            oldest = self._chunks.popleft()
-            self.dropped += max(0, oldest.first + oldest.count - 1 - max(self.spans, oldest.first - 1))
-            oldest.path.unlink(missing_ok=True)
+        self._trim(self._max_bytes, keep=1)
+
+    def _give_up_chunk(self) -> None:
+        """The next write begins a new file; an empty one goes, or the new one would have its name."""
+        self._close()
+        if self._chunks and not self._chunks[-1].count:
+            with suppress(OSError):
+                self._chunks.pop().path.unlink(missing_ok=True)
+
+    def _trim(self, max_bytes: int, keep: int) -> None:
+        while len(self._chunks) > keep and self.size > max_bytes:
+            with suppress(OSError):
+                self._chunks.popleft().path.unlink(missing_ok=True)
+
+    def _accept(self, spans: int, metrics: int) -> None:
+        self.spans, self.metrics = spans, metrics
+        # In place and in one write: a process killed here, or a disk that is full, leaves the old marks or the new
+        # ones. No marks would mean that everything is counted once more.
+        with suppress(OSError):
+            descriptor = os.open(self.folder / "marks", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(descriptor, _MARKS.pack(spans, metrics, _marks_crc(spans, metrics)), 0)
+            finally:
+                os.close(descriptor)
+        done = min(spans, metrics)
+        while len(self._chunks) > 1 and self._chunks[0].first + self._chunks[0].count - 1 <= done:
+            with suppress(OSError):
+                self._chunks.popleft().path.unlink(missing_ok=True)
 
     def _undo(self, chunk: _Chunk) -> None:
         if not chunk.count:
@@ -165,26 +244,23 @@ class Journal:
         for record in _frames(path):
             self._note(record)
             chunk.count += 1
+        if not chunk.count:
+            return
+        with suppress(OSError):
+            chunk.size = path.stat().st_size
         self.last += chunk.count
-        if chunk.count:
-            with suppress(OSError):
-                chunk.size = path.stat().st_size
-            self._chunks.append(chunk)
-
-    def _write_marks(self) -> None:
-        """In place, in one write: a process that is killed here leaves the old marks or the new ones."""
-        descriptor = os.open(self._folder / "marks", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.pwrite(descriptor, _MARKS.pack(self.spans, self.metrics), 0)
-        finally:
-            os.close(descriptor)
+        self._chunks.append(chunk)
 
     def _read_marks(self) -> tuple[int, int]:
         try:
-            spans, metrics = _MARKS.unpack((self._folder / "marks").read_bytes())
+            spans, metrics, crc = _MARKS.unpack((self.folder / "marks").read_bytes()[: _MARKS.size])
         except (OSError, struct.error):
             return 0, 0
-        return min(spans, self.last), min(metrics, self.last)
+        return (spans, metrics) if crc == _marks_crc(spans, metrics) else (0, 0)
+
+
+def _marks_crc(spans: int, metrics: int) -> int:
+    return zlib.crc32(struct.pack("<QQ", spans, metrics))
 
 
 def _pack(record: Drained) -> bytes:

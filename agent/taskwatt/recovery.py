@@ -1,93 +1,121 @@
-"""What a dead agent left behind.
+"""What a dead agent left behind: attempts it never folded, attempts it folded but never reported, spans it never sent.
 
-Attempts it never folded, attempts it folded but never reported, spans it never sent.
+A survivor takes the dead agent's folder into its own with one rename. That is the claim (of two survivors one fails)
+and the hand-over at once: whoever dies at whatever moment, each record is in exactly one folder, and that folder's
+marks say what the receivers have. What the dead agent had itself inherited comes along.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, cast
 
-from taskwatt.drainer import Collected, Drainer, Settled
+from taskwatt.drainer import Collected, Drainer, Settled, totals_of
 from taskwatt.journal import Journal
 from taskwatt.observations import Attempt, Cpu, ProcessClass
 from taskwatt.segments import AgentDirectory, Damaged, SegmentReader
-from taskwatt.segments.reader import Drained
-from taskwatt.segments.records import decode
+from taskwatt.segments.records import decode, decode_taken
 
-_GRACE_S: Final = 10.0
+_YOUNG_S: Final = 10.0
+"""A segment that is missing or cannot be read may still be being made for so long."""
 
 
 @dataclass(slots=True)
 class Recovered:
-    """What the survivor has to keep."""
+    """`complete` is False while processes of the dead agent are still ending: nothing was taken over yet."""
 
+    complete: bool
     collected: Collected = field(default_factory=Collected)
-    unsent: list[Drained] = field(default_factory=list[Drained])
-    """Records whose spans no receiver has."""
+    """What no metric receiver has."""
+    journals: list[Journal] = field(default_factory=list[Journal])
+    """What no span receiver has."""
 
 
-def recover(
-    directory: AgentDirectory, ended_as: Callable[[str], str | None], keep: Callable[[Recovered], None]
-) -> bool:
-    """Give everything of a dead agent that no receiver has to `keep`, then remove the directory.
-
-    Nothing is done while the agent lives or another survivor is at it. The dead agent's segment stays locked and in its
-    place until `keep` has returned: of several survivors one recovers, and the next starts over should that one die.
-    False: try again soon, its children are still ending.
-    """
+def recover(directory: AgentDirectory, heir: AgentDirectory, ended_as: Callable[[str], str | None]) -> Recovered | None:
+    """Take a dead agent's folder over; None while it lives, or when another survivor was faster."""
+    if _may_live(directory.owner_segment):
+        return None
+    if any(_may_live(path) for path in directory.segments()):
+        return Recovered(complete=False)
+    heir.inherited.mkdir(mode=0o700, exist_ok=True)
     try:
-        owner = SegmentReader(directory.owner_segment)
+        taken = directory.path.rename(heir.inherited / directory.path.name)
+    except FileNotFoundError:
+        return None
+    found = Recovered(complete=True)
+    _open(AgentDirectory(taken), heir, ended_as, found)
+    return found
+
+
+def _may_live(segment: Path) -> bool:
+    try:
+        reader = SegmentReader(segment)
     except (Damaged, OSError):
-        _clear_rubbish(directory)
-        return True
+        return min(_age(segment), _age(segment.parent)) < _YOUNG_S
     try:
-        if owner.alive() or not owner.claim() or not directory.owner_segment.exists():
-            return True
-        journal = Journal(directory.path)
-        drainer = Drainer(directory, journal, {}, ended_as, recovered=owner)
-        try:
-            if not drainer.all_ended():
-                return False
-            found = Recovered(_reported_late(journal, owner))
-            _join(found.collected, drainer.collect())
-            _charge(found.collected)
-            found.unsent = [record for _, record in journal.read(journal.spans, journal.last)]
-        finally:
-            drainer.close()
-            journal.close()
-        try:
-            keep(found)
-        finally:  # whatever it kept before it failed must not be kept once more
-            directory.remove()
-        return True
+        return reader.alive()
     finally:
-        owner.close()
+        reader.close()
 
 
-def _clear_rubbish(directory: AgentDirectory) -> None:
-    """A folder without an owner's segment: its maker died at birth, or a survivor while removing it.
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return math.inf
 
-    Or it is just being made, hence the grace period.
+
+def _open(taken: AgentDirectory, heir: AgentDirectory, ended_as: Callable[[str], str | None], found: Recovered) -> None:
+    for nested in sorted(taken.inherited.glob("*")):
+        _open(AgentDirectory(nested.rename(heir.inherited / nested.name)), heir, ended_as, found)
+    journal = Journal(taken.path)
+    _read_unreported(journal, _process_class(taken), found.collected)
+    drainer = Drainer(taken, journal, {}, ended_as, ended_ns=_last_tick_ns(taken))
+    _join(found.collected, drainer.collect())
+    _charge(found.collected)
+    drainer.close()
+    journal.close()
+    found.journals.append(journal)
+
+
+def _process_class(taken: AgentDirectory) -> ProcessClass:
+    try:
+        reader = SegmentReader(taken.owner_segment)
+    except (Damaged, OSError):
+        return "worker"
+    try:
+        return cast(ProcessClass, reader.process_class)
+    finally:
+        reader.close()
+
+
+def _last_tick_ns(taken: AgentDirectory) -> int:
+    """When the dead agent was last seen alive, to a second: it writes its verdicts each tick; 0 if it never did.
+
+    What then ran longer is not known, and not made up.
     """
     try:
-        if time.time() - directory.path.stat().st_mtime > _GRACE_S:
-            directory.remove()
+        return taken.latest.stat().st_mtime_ns
     except OSError:
-        pass
+        return 0
 
 
-def _reported_late(journal: Journal, owner: SegmentReader) -> Collected:
+def _read_unreported(journal: Journal, process_class: ProcessClass, found: Collected) -> None:
     """Attempts that were folded by the dead agent after its last accepted metrics: nobody counts them but us."""
-    process_class = cast(ProcessClass, owner.process_class)
-    found = Collected()
-    for _, record in journal.read(journal.metrics, journal.last):
+    missing = journal.last - journal.metrics
+    for _, record in journal.read(journal.metrics, missing):
+        missing -= 1
         observed = decode(record)
         if isinstance(observed, Attempt):
             found.settled.append(Settled(process_class, observed, own=False))
-    return found
+        elif (cell := decode_taken(record)) is not None:
+            found.totals.append(totals_of(process_class, cell))
+    if missing > 0:
+        found.dropped["unreported"] = found.dropped.get("unreported", 0) + missing
 
 
 def _charge(collected: Collected) -> None:

@@ -26,7 +26,9 @@ class Idle:
 
     ledger = Ledger()
     readings: Sequence[Reading] = (Reading("taskwatt.cpu.effective", 2.0, {}),)
-    dropped: dict[str, int] = {}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.dropped: dict[str, int] = {}
 
     def incidents_active(self) -> Iterable[tuple[str, str]]:
         return ()
@@ -52,8 +54,9 @@ def test_records_that_cannot_be_told_are_dropped_counted_and_passed(
     journal.append([drained(number) for number in range(1, 40)])
     journal.append([drained(40, {"events": [["hostile", 2**70, {}]]}), drained(41, payload=record(kind=99))])
     journal.append([drained(number) for number in range(42, 60)])
+    idle = Idle()
     pipeline = Pipeline(
-        Idle(),
+        idle,
         journal,
         HistoryWriter(tmp_path / "history", "agent"),
         service="shop",
@@ -67,7 +70,7 @@ def test_records_that_cannot_be_told_are_dropped_counted_and_passed(
     pipeline.stop()
     names = sorted(int(span.name.removeprefix("run/task ")) for span in receiver.spans)
     assert names == [*range(1, 40), *range(42, 60)]
-    assert journal.dropped == 1
+    assert idle.dropped == {"span": 1}
     assert [one.getMessage() for one in caplog.records if one.name == "taskwatt"] == [
         "taskwatt dropped 1 spans that cannot be encoded"
     ]

@@ -25,26 +25,33 @@ def directory(tmp_path: Path) -> AgentDirectory:
 
 
 class Survivor:
-    """Keeps what it is given."""
+    """A living agent with a folder of its own, and what it has taken over."""
 
-    def __init__(self) -> None:
-        self.kept: list[Recovered] = []
+    def __init__(self, directory: AgentDirectory) -> None:
+        self.directory = directory
+        self.taken: list[Recovered] = []
 
-    def recover(self, directory: AgentDirectory) -> bool:
-        return recover(directory, NO_STATES.get, self.kept.append)
+    def recover(self, dead: AgentDirectory) -> bool | None:
+        """None: there is nothing to take; False: not yet."""
+        found = recover(dead, self.directory, NO_STATES.get)
+        if found is not None and found.complete:
+            self.taken.append(found)
+        return None if found is None else found.complete
 
     @property
     def attempts(self) -> list[tuple[str, str]]:
-        return [(one.attempt.task, one.attempt.outcome) for found in self.kept for one in found.collected.settled]
+        return [(one.attempt.task, one.attempt.outcome) for found in self.taken for one in found.collected.settled]
 
     @property
     def unsent(self) -> list[int]:
-        return [record.sequence for found in self.kept for record in found.unsent]
+        journals = [journal for found in self.taken for journal in found.journals]
+        return [record.sequence for journal in journals for _, record in journal.unsent(1_000)]
 
 
 @pytest.fixture
-def survivor() -> Survivor:
-    return Survivor()
+def survivor(tmp_path: Path) -> Survivor:
+    (tmp_path / "survivor").mkdir()
+    return Survivor(AgentDirectory(tmp_path / "survivor"))
 
 
 def dead_agent(directory: AgentDirectory, *, drained: int, undrained: int) -> None:
@@ -71,8 +78,7 @@ def test_what_it_had_drained_and_what_it_had_not_is_recovered_once(
     assert survivor.attempts == [("drained", "useful")] * 7 + [("undrained", "useful")] * 23
     assert survivor.unsent == list(range(1, 31))
     assert not directory.path.exists()
-    assert survivor.recover(directory)
-    assert len(survivor.kept) == 1
+    assert survivor.recover(directory) is None
 
 
 def test_what_the_receivers_have_is_not_counted_and_not_sent_again(
@@ -90,15 +96,14 @@ def test_its_cpu_is_what_its_attempts_used_and_nothing_idle_is_claimed(
 ) -> None:
     dead_agent(directory, drained=7, undrained=23)
     survivor.recover(directory)
-    collected = survivor.kept[0].collected
+    collected = survivor.taken[0].collected
     assert (collected.kernel, collected.idle_cpu, collected.live) == ({"worker": 30 * 0.25}, {}, [])
 
 
 def test_a_live_agent_is_left_alone(directory: AgentDirectory, survivor: Survivor) -> None:
     owner = child(directory.owner_segment, layout.OWNER)
     finish(owner, 1)
-    assert survivor.recover(directory)
-    assert (survivor.kept, directory.owner_segment.exists()) == ([], True)
+    assert (survivor.recover(directory), directory.owner_segment.exists()) == (None, True)
     owner.close()
 
 
@@ -106,69 +111,74 @@ def test_children_that_are_still_ending_are_waited_for(directory: AgentDirectory
     owner, pool = child(directory.owner_segment, layout.OWNER), child(directory.path / "5-5.seg")
     finish(pool, 1)
     die(owner)
-    waited = survivor.recover(directory), len(survivor.kept)
+    waited = survivor.recover(directory)
     finish(pool, 2)
     die(pool)
-    assert waited == (False, 0)
+    assert waited is False
     assert survivor.recover(directory)
     assert len(survivor.attempts) == 2
 
 
-def test_a_survivor_that_dies_while_it_recovers_leaves_everything_to_the_next(
-    directory: AgentDirectory, survivor: Survivor
-) -> None:
-    dead_agent(directory, drained=7, undrained=23)
-    script = f"""
-import os, signal
+TAKE_OVER = """
+import os, signal, sys
 from pathlib import Path
 from taskwatt.recovery import recover
-from taskwatt.segments import AgentDirectory
-recover(AgentDirectory(Path({str(directory.path)!r})), {{}}.get, lambda found: os.kill(os.getpid(), signal.SIGKILL))
+from taskwatt.segments import AgentDirectory, SegmentWriter, layout
+dead, mine = map(AgentDirectory, map(Path, sys.argv[1:]))
+mine.path.mkdir()
+segment = SegmentWriter(mine.owner_segment, layout.OWNER, "worker")
+print("ready", flush=True)
+sys.stdin.readline()
+found = recover(dead, mine, {}.get)
+print(len(found.collected.settled) if found else "", flush=True)
+sys.stdin.readline()
+os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    survivor.recover(directory)
+
+
+def other_survivor(dead: AgentDirectory, folder: Path) -> subprocess.Popen[str]:
+    """A process that takes over at the first line it is told, says how much it took, and dies at the second."""
+    command = [sys.executable, "-c", TAKE_OVER, str(dead.path), str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert said(process) == "ready\n"
+    return process
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_a_survivor_that_dies_once_it_has_recovered_leaves_everything_to_the_next(
+    directory: AgentDirectory, survivor: Survivor, tmp_path: Path
+) -> None:
+    dead_agent(directory, drained=7, undrained=23)
+    other = other_survivor(directory, tmp_path / "other")
+    tell(other)
+    assert said(other) == "30\n"
+    tell(other)
+    other.communicate(timeout=30)
+    assert survivor.recover(AgentDirectory(tmp_path / "other"))
     assert survivor.attempts == [("drained", "useful")] * 7 + [("undrained", "useful")] * 23
     assert survivor.unsent == list(range(1, 31))
 
 
-def test_of_several_survivors_at_the_same_moment_one_recovers(directory: AgentDirectory) -> None:
+def test_of_several_survivors_at_the_same_moment_one_recovers(directory: AgentDirectory, tmp_path: Path) -> None:
     dead_agent(directory, drained=7, undrained=23)
-    script = f"""
-import sys, time
-from pathlib import Path
-from taskwatt.recovery import recover
-from taskwatt.segments import AgentDirectory
-print("ready", flush=True)
-sys.stdin.readline()
-def keep(found):
-    time.sleep(0.1)
-    print(len(found.collected.settled))
-recover(AgentDirectory(Path({str(directory.path)!r})), {{}}.get, keep)
-"""
-    survivors = [
-        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
+    survivors = [other_survivor(directory, tmp_path / f"{number}") for number in range(4)]
     for one in survivors:
-        assert one.stdout is not None
-        one.stdout.readline()
+        tell(one)
+    answers = sorted(said(one) for one in survivors)
     for one in survivors:
-        assert one.stdin is not None
-        one.stdin.write("\n")
-        one.stdin.flush()
-    printed = sorted(one.communicate(timeout=30)[0] for one in survivors)
-    assert printed == ["", "", "", "30\n"]
-    assert not directory.path.exists()
-
-
-def test_a_survivor_that_fails_to_keep_it_does_not_keep_it_twice(directory: AgentDirectory) -> None:
-    dead_agent(directory, drained=1, undrained=1)
-
-    def fail(found: Recovered) -> None:
-        raise RuntimeError(len(found.collected.settled))
-
-    with pytest.raises(RuntimeError, match="2"):
-        recover(directory, NO_STATES.get, fail)
+        tell(one)
+        one.communicate(timeout=30)
+    assert answers == ["\n", "\n", "\n", "30\n"]
     assert not directory.path.exists()
 
 
@@ -182,7 +192,7 @@ def test_an_attempt_that_died_with_its_agent_lasted_until_the_agent_was_last_see
     die(owner)
     die(pool)
     survivor.recover(directory)
-    (settled,) = survivor.kept[0].collected.settled
+    (settled,) = survivor.taken[0].collected.settled
     assert settled.attempt.outcome == "cancelled"
     assert settled.attempt.duration_s == pytest.approx(5.0, abs=1e-3)
 
@@ -195,7 +205,7 @@ def test_totals_of_a_full_ring_are_recovered(directory: AgentDirectory, survivor
     die(owner)
     die(pool)
     survivor.recover(directory)
-    collected = survivor.kept[0].collected
+    collected = survivor.taken[0].collected
     assert len(collected.settled) + sum(one.attempts for one in collected.totals) == number
     assert collected.kernel == {"worker": number * 0.25}
 
@@ -209,8 +219,10 @@ def test_a_folder_without_a_readable_owner_is_rubbish_after_a_while(
         directory.owner_segment.write_bytes(content)
     now = directory.path.stat().st_mtime
     os.utime(directory.path, (now - age_s, now - age_s))
-    assert survivor.recover(directory)
-    assert (survivor.kept, directory.path.exists()) == ([], age_s == 0)
+    if content is not None:
+        os.utime(directory.owner_segment, (now - age_s, now - age_s))
+    assert survivor.recover(directory) is (True if age_s else None)
+    assert (survivor.attempts, directory.path.exists()) == ([], age_s == 0)
 
 
 def test_a_garbage_child_beside_good_ones_is_counted(directory: AgentDirectory, survivor: Survivor) -> None:
@@ -218,9 +230,10 @@ def test_a_garbage_child_beside_good_ones_is_counted(directory: AgentDirectory, 
     garbage = directory.path / "6-6.seg"
     garbage.write_bytes(os.urandom(layout.SIZE))
     os.utime(garbage, (1, 1))
+    os.utime(directory.path, (1, 1))
     survivor.recover(directory)
     assert len(survivor.attempts) == 2
-    assert survivor.kept[0].collected.dropped == {"segment": 1}
+    assert survivor.taken[0].collected.dropped == {"segment": 1}
 
 
 def test_the_owner_s_own_attempt_in_flight_is_settled(directory: AgentDirectory, survivor: Survivor) -> None:

@@ -69,24 +69,6 @@ def test_a_process_is_alive_until_it_is_killed_whatever_became_of_its_lock(
     reader.close()
 
 
-def test_a_live_process_cannot_be_claimed_and_a_dead_one_only_once(path: Path, writer: subprocess.Popen[str]) -> None:
-    reader = SegmentReader(path)
-    while_alive = reader.claim()
-    writer.kill()
-    writer.wait()
-    other = f"""
-from pathlib import Path
-from taskwatt.segments import SegmentReader
-reader = SegmentReader(Path({str(path)!r}))
-print(reader.alive(), reader.claim())
-"""
-    claimed = reader.claim()
-    second = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True).stdout
-    reader.close()
-    third = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True).stdout
-    assert (while_alive, claimed, second, third) == (False, True, "True False\n", "False True\n")
-
-
 def test_a_pid_that_another_process_has_now_keeps_nobody_alive(path: Path) -> None:
     die(child(path))
     reader = SegmentReader(path)

@@ -44,6 +44,8 @@ class Point:
     value: float
     """A counter's or gauge's value; of a histogram the count."""
     sum: float = 0.0
+    start_ns: int = 0
+    """When a counter began: a later one is a new counter, whatever its attributes."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,13 @@ class Metric:
 
 @dataclass
 class Receiver:
-    """Everything that arrived, newest last. `refusing` answers 503; `hanging_s` answers late."""
+    """Everything that arrived, newest last.
+
+    `refusing` answers 503, `refusing_spans` to spans only; `hanging_s` answers late.
+    """
 
     refusing: bool = False
+    refusing_spans: bool = False
     hanging_s: float = 0.0
     requests: int = 0
     received: list[ReceivedSpan] = field(default_factory=list)
@@ -129,7 +135,7 @@ class Receiver:
                 receiver.requests += 1
                 if receiver.hanging_s:
                     time.sleep(receiver.hanging_s)
-                if receiver.refusing:
+                if receiver.refusing or (receiver.refusing_spans and self.path.endswith("/v1/traces")):
                     self.send_response(503)
                 else:
                     if self.headers.get("Content-Encoding") == "gzip":
@@ -183,9 +189,10 @@ def _points(metric: Any) -> Iterable[Point]:
     for point in getattr(metric, kind).data_points:
         attributes = _attributes(point.attributes)
         if kind == "histogram":
-            yield Point(attributes, float(point.count), point.sum)
+            yield Point(attributes, float(point.count), point.sum, point.start_time_unix_nano)
         else:
-            yield Point(attributes, float(getattr(point, point.WhichOneof("value"))))
+            value = float(getattr(point, point.WhichOneof("value")))
+            yield Point(attributes, value, start_ns=point.start_time_unix_nano)
 
 
 def _logs(request: ExportLogsServiceRequest) -> Iterable[dict[str, Any]]:

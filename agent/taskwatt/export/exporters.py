@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
@@ -103,21 +103,3 @@ def exporting() -> Generator[None, None, None]:
     finally:
         otel_context.detach(token)
         _quiet.threads.discard(threading.get_ident())
-
-
-def listening(exporter: MetricExporter, exported: Callable[[bool], None]) -> MetricExporter:
-    """The same exporter; `exported` hears after each export whether the receiver took it."""
-    from opentelemetry.sdk.metrics.export import MetricExportResult
-
-    original: Callable[..., MetricExportResult] = cast(Any, exporter).export
-
-    def export(*args: Any, **kwargs: Any) -> MetricExportResult:
-        result = MetricExportResult.FAILURE
-        try:
-            result = original(*args, **kwargs)
-        finally:
-            exported(result is MetricExportResult.SUCCESS)
-        return result
-
-    exporter.export = export  # type: ignore[method-assign]
-    return exporter

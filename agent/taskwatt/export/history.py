@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ class HistoryWriter:
         self.folder = folder
         self.path = folder / f"{name}.jsonl"
         self.dropped = 0
+        self._lock = threading.Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _trim(folder)
@@ -60,21 +62,25 @@ class HistoryWriter:
     def append(self, line: dict[str, Any]) -> None:
         """One OTLP-JSON document, as one line."""
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-        try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with self._lock:
             try:
-                written = os.write(descriptor, data)
-                if written < len(data):  # a full disk: no torn line is left for the next one to be appended to
-                    os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
-                    self.dropped += 1
-                size = os.fstat(descriptor).st_size
-            finally:
-                os.close(descriptor)
-            if size > FILE_BYTES:
-                self.path.replace(self.path.with_suffix(".1.jsonl"))
-                _trim(self.folder)
-        except OSError:
-            self.dropped += 1
+                self._write(data)
+            except OSError:
+                self.dropped += 1
+
+    def _write(self, data: bytes) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            before = os.fstat(descriptor).st_size
+            written = os.write(descriptor, data)
+            if written < len(data):  # a disk that fills up: half a line would also spoil the next one
+                os.ftruncate(descriptor, before)
+                raise OSError("short write")
+        finally:
+            os.close(descriptor)
+        if before + written > FILE_BYTES:
+            self.path.replace(self.path.with_suffix(".1.jsonl"))
+            _trim(self.folder)
 
 
 class _HistoryMetrics(MetricExporter):

@@ -7,30 +7,33 @@ the journal, within its bound.
 from __future__ import annotations
 
 import logging
-import math
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from taskwatt.export.exporters import exporting, listening, metric_exporters, resource, span_exporters
+from taskwatt.export.exporters import exporting, metric_exporters, resource, span_exporters
 from taskwatt.export.findings import incident_span
 from taskwatt.export.history import HistoryWriter
 from taskwatt.export.metrics import Instruments, Observed
+from taskwatt.export.push import Push
 from taskwatt.export.spans import SpanFactory
 from taskwatt.gauges import Probe, Reading
 from taskwatt.incidents import Incident, Transition
-from taskwatt.journal import Journal
+from taskwatt.journal import MAX_BYTES, Journal
 from taskwatt.observations import Attempt, CodeSite
+from taskwatt.segments.reader import Drained
 from taskwatt.segments.records import decode
 from taskwatt.windows import Window
 
@@ -41,6 +44,8 @@ HISTORY_S: Final = 10.0
 PROBE_S: Final = 5.0
 EXIT_S: Final = 2.0
 """Longest delay of a process's exit by a receiver that does not answer."""
+INCIDENTS: Final = 256
+"""Incident spans that wait for a receiver; the local history has all of them."""
 _BACKOFF_MAX_S: Final = 5.0
 
 
@@ -59,7 +64,15 @@ class Pipeline:
         code_of: Callable[[str], CodeSite | None],
         environ: Mapping[str, str],
     ) -> None:
-        self._journal = journal
+        self._observed = observed
+        self._journals = [journal]
+        """The agent's own, then those it inherited from dead ones, until their receivers have everything."""
+        self._lost = 0
+        self.folding = threading.Lock()
+        """Held while records go into a journal *and* into the ledger, and while metrics are read.
+
+        So what an export says and the mark of how far it goes are always of one moment.
+        """
         self._history = history
         self.readings: list[Reading] = []
         self._probes: list[Probe] = []
@@ -68,17 +81,18 @@ class Pipeline:
         self._factory = SpanFactory(self.resource, excluded=excluded, incident_of=incident_of, code_of=code_of)
         self._span_exporters: list[SpanExporter] = span_exporters(environ)
         self._interval_s = _milliseconds(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), 60.0)
-        self._collecting = 0
-        self._readers: list[MetricReader] = []
+        self._pushes: list[Push] = []
+        self._history_push = Push(history.metric_exporter())
         self._provider = self._make_provider(environ)
         meter = (self._provider or otel_metrics.get_meter_provider()).get_meter("taskwatt")
         self.instruments = Instruments(meter, observed)
         self._incidents: list[tuple[Incident, Window]] = []
+        self._incident_spans: deque[ReadableSpan] = deque()
         self._links: dict[str, tuple[int, int]] = {}
         self._retry_at = 0.0
         self._backoff_s = 0.5
+        self._batch = BATCH
         self._reported = False
-        self._exchange = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="taskwatt-export", daemon=True)
@@ -88,15 +102,9 @@ class Pipeline:
         found = metric_exporters(environ)
         if not found and isinstance(otel_metrics.get_meter_provider(), MeterProvider):
             return None
-        for one in found:
-            if isinstance(one, MetricExporter):
-                exporter = listening(one, self._metrics_exported)
-                self._readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf))
-            else:
-                self._readers.append(one)
-        history = PeriodicExportingMetricReader(self._history.metric_exporter(), export_interval_millis=math.inf)
-        self._history_reader = history
-        return MeterProvider([*self._readers, history], self.resource, shutdown_on_exit=False)
+        self._pushes = [Push(one) for one in found if isinstance(one, MetricExporter)]
+        pulled: list[MetricReader] = [one for one in found if not isinstance(one, MetricExporter)]
+        return MeterProvider([*pulled, *self._pushes, self._history_push], self.resource, shutdown_on_exit=False)
 
     @property
     def native_id(self) -> int | None:
@@ -107,6 +115,19 @@ class Pipeline:
 
     def add_probe(self, probe: Probe) -> None:
         self._probes.append(probe)
+
+    def inherit(self, journals: Iterable[Journal]) -> None:
+        """Send also what dead agents had not sent; each journal's folder goes when its receivers have everything."""
+        self._journals.extend(journals)
+        left = MAX_BYTES
+        for one in reversed(self._journals[1:]):
+            one.trim(max(0, left))
+            left -= one.size
+
+    @property
+    def lost(self) -> int:
+        """Records dropped before a span receiver had them."""
+        return self._lost + sum(one.dropped for one in list(self._journals))
 
     def record(self, task: str, attempt: Attempt) -> None:
         self.instruments.record(task, attempt)
@@ -121,9 +142,7 @@ class Pipeline:
         self._stopping = True
         self._wake.set()
         self._thread.join(EXIT_S)
-        return (
-            not self._thread.is_alive() and self._journal.waiting == 0 and self._journal.metrics >= self._journal.last
-        )
+        return not self._thread.is_alive() and all(one.done for one in self._journals)
 
     def _run(self) -> None:
         next_metrics = time.monotonic() + self._interval_s
@@ -175,35 +194,35 @@ class Pipeline:
         self.readings = readings
 
     def _send_spans(self) -> None:
-        journal = self._journal
-        if not self._span_exporters:
-            journal.accept(spans=journal.last)
-            return
-        while journal.waiting and time.monotonic() >= self._retry_at:
-            spans: list[ReadableSpan] = []
-            read_to = journal.spans
-            for number, record in journal.read(journal.spans, BATCH):
-                read_to = number
-                observed = decode(record)
-                if observed is not None and self._factory.wanted(observed):
-                    spans.append(self._factory.span(observed))
-            if read_to == journal.spans:  # what was missing was dropped by the bound
+        for journal in self._journals:
+            if not self._span_exporters:
                 journal.accept(spans=journal.last)
-                return
-            if spans and not self._export(spans):
-                return
-            journal.accept(spans=read_to)
+            while time.monotonic() >= self._retry_at and (records := journal.unsent(self._batch)):
+                spans = [span for _, record in records if (span := self._span(record)) is not None]
+                if spans and not self._export(spans):
+                    return
+                journal.accept(spans=records[-1][0])
+
+    def _span(self, record: Drained) -> ReadableSpan | None:
+        """None for a record without a span of ours, and for one whose bytes are no span's: that is counted."""
+        try:
+            observed = decode(record)
+            return self._factory.span(observed) if observed is not None and self._factory.wanted(observed) else None
+        except Exception as error:
+            self._drop("span")
+            log.warning("taskwatt dropped a record that it cannot read: %r", error)
+            return None
 
     def _send_incidents(self) -> None:
         while self._incidents:
-            incident, window = self._incidents[0]
+            incident, window = self._incidents.pop(0)
             span = incident_span(incident, window, self.resource, self._links.get(incident.id))
             self._history.incident(span)
             if span.context is not None:
                 self._links[incident.id] = (span.context.trace_id, span.context.span_id)
             provider = trace.get_tracer_provider()
             if self._span_exporters:
-                self._export([span])
+                self._incident_spans.append(span)
             elif not isinstance(provider, trace.ProxyTracerProvider):
                 tracer = provider.get_tracer("taskwatt")
                 copy = tracer.start_span(
@@ -211,7 +230,13 @@ class Pipeline:
                 )
                 copy.set_status(span.status)
                 copy.end(span.end_time)
-            self._incidents.pop(0)
+        while len(self._incident_spans) > INCIDENTS:
+            self._incident_spans.popleft()
+            self._drop("incident")
+        while self._incident_spans and time.monotonic() >= self._retry_at:
+            if not self._export([self._incident_spans[0]]):
+                return
+            self._incident_spans.popleft()
 
     def _export(self, spans: list[ReadableSpan]) -> bool:
         """True when every exporter took them. Repeats after a failure carry the same ids.
@@ -221,22 +246,25 @@ class Pipeline:
         """
         try:
             taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
-        except (ValueError, TypeError):
+        except Exception as error:
+            log.debug("taskwatt's span exporter failed: %r", error)
             taken = False
         if not taken:
             sound = [span for span in spans if _encodable(span)]
             if len(sound) < len(spans):
-                self._journal.dropped += len(spans) - len(sound)
+                self._drop("span", len(spans) - len(sound))
                 log.warning("taskwatt dropped %d spans that cannot be encoded", len(spans) - len(sound))
                 return not sound or self._export(sound)
         if taken:
             self._backoff_s = 0.5
+            self._batch = min(BATCH, self._batch * 2)
             if self._reported:
                 self._reported = False
                 log.warning("taskwatt's span receiver answers again")
         else:
             self._retry_at = time.monotonic() + self._backoff_s
             self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
+            self._batch = max(1, self._batch // 2)  # perhaps it was too large, or one span in it was
             if not self._reported:
                 self._reported = True
                 log.warning(
@@ -244,29 +272,46 @@ class Pipeline:
                 )
         return taken
 
-    def _collect(self) -> None:
-        """Push metrics once; what was folded before this moment is then with the receiver."""
-        with self._exchange:
-            self._collecting = self._journal.last
-            if not any(isinstance(reader, PeriodicExportingMetricReader) for reader in self._readers):
-                self._journal.accept(metrics=self._journal.last)
-            for reader in self._readers:
-                if isinstance(reader, PeriodicExportingMetricReader):
-                    reader.collect()
+    def _drop(self, reason: str, count: int = 1) -> None:
+        self._observed.dropped[reason] = self._observed.dropped.get(reason, 0) + count
 
-    def _metrics_exported(self, taken: bool) -> None:
-        if taken:
-            self._journal.accept(metrics=self._collecting)
+    def _collect(self) -> None:
+        """Push metrics once; what was folded when they were read is then with the receivers."""
+        if not self._pushes and self._provider is not None:
+            return  # the history is the receiver
+        read_to = self._read(self._pushes)
+        taken = [push.export() for push in self._pushes]  # each has its turn, also after one that failed
+        if all(taken):
+            self._accept(read_to)
 
     def _collect_history(self) -> None:
-        if self._provider is not None:
-            self._history_reader.collect()
+        if self._provider is None:
+            return
+        read_to = self._read([self._history_push])
+        if self._history_push.export() and not self._pushes:
+            self._accept(read_to)
+
+    def _read(self, pushes: list[Push]) -> list[tuple[Journal, int]]:
+        with self.folding:
+            for push in pushes:
+                push.collect()
+            return [(journal, journal.last) for journal in self._journals]
+
+    def _accept(self, read_to: list[tuple[Journal, int]]) -> None:
+        for journal, number in read_to:
+            journal.accept(metrics=number)
+        with self.folding:
+            for journal in [one for one in self._journals[1:] if one.done]:
+                self._lost += journal.dropped
+                self._journals.remove(journal)
+                journal.close()
+                shutil.rmtree(journal.folder, ignore_errors=True)
 
 
 def _encodable(span: ReadableSpan) -> bool:
     try:
         encode_spans([span])
-    except (ValueError, TypeError):
+    except Exception:
         return False
     return True
 

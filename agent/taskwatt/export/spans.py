@@ -138,7 +138,13 @@ def _context(trace_id: bytes, span_id: bytes) -> SpanContext:
 def _user_data(raw: bytes) -> dict[str, Any]:
     if not raw:
         return {}
-    found = json.loads(raw)
+    found = json.loads(raw, parse_int=_int)
     if b"\\ud" in raw:  # perhaps a lone surrogate, which no receiver can be told
         found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
+def _int(text: str) -> int | str:
+    """An integer as OTLP can hold it; a longer one as text."""
+    value = int(text)
+    return value if -(1 << 63) <= value < 1 << 63 else text

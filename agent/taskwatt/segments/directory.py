@@ -5,6 +5,7 @@
             owner.seg               its own segment; it holds this file's lock for as long as it lives
             <pid>-<ticks>.seg       its pool children
             journal-*.bin           records drained but not yet accepted by a receiver
+            inherited/<identity>/   the folder of a dead agent that this one took over
             latest.json             its newest verdicts
         history/                    bounded OTLP-JSON lines
 
@@ -56,6 +57,11 @@ class AgentDirectory:
         except OSError:
             return []
         return [self.path / name for name in sorted(names, key=lambda name: name != "owner.seg")]
+
+    @property
+    def inherited(self) -> Path:
+        """Folders of dead agents that this one took over, each under its own name."""
+        return self.path / "inherited"
 
     def remove(self) -> None:
         """The owner's segment first: what a process killed in here leaves behind is rubbish, not recovered twice."""

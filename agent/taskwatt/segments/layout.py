@@ -5,7 +5,8 @@ A segment is one file of `SIZE` bytes, little-endian:
     0       identity   who writes: magic, version, pid, start time, boot, pid namespace, wall/monotonic anchor, role
     256     progress   what the writer has finished (single writer, rewritten after every record)
     384     counters   what the writer could not keep, and why
-    512     reader     the drainer's position and its request for code samples (single writer: the drainer)
+    512     reader     the drainer's tail, its request for code samples, and how far it read the cells (single writer:
+                       the drainer)
     1024    in flight  the attempt now running, complete enough to be settled by others if the process dies
     1536    code       the hottest line per task type, while asked
     4096    strings    append-only table of names: u16 length + UTF-8
@@ -51,6 +52,10 @@ READER_AT: Final = 512
 READER: Final = Struct("<QQ")
 """next sequence to read, sample code until (wall ns)."""
 
+CELLS_READ_AT: Final = 536
+CELLS_READ: Final = Struct("<120I")
+"""Attempts already taken from each of the first cells: few processes fill their ring, with few kinds of attempts."""
+
 IN_FLIGHT_AT: Final = 1024
 CODE_AT: Final = 1536
 CODE: Final = Struct("<IIHHd100s200s")
@@ -83,6 +88,9 @@ SIZE: Final = RING_AT + RING_SLOTS * SLOT
 HEAD: Final = Struct("<QI")
 ATTEMPT: Final = 1
 PUBLISH: Final = 2
+TOTALS: Final = 3
+"""Only in a journal: what was taken from a cell. Attempt number, body size and max RSS hold attempts, firsts, and the
+attempts of that cell so far; retries is the cell's slot."""
 
 SAMPLED: Final = 1
 REDELIVERED: Final = 2
@@ -195,6 +203,7 @@ assert CELLS_AT + CELL.size * CELL_SLOTS <= SPILL_AT
 assert IDENTITY.size <= PROGRESS_AT
 assert PROGRESS_AT + PROGRESS.size <= COUNTERS_AT
 assert COUNTERS_AT + COUNTERS.size <= READER_AT
-assert READER_AT + READER.size <= IN_FLIGHT_AT
 assert STRINGS_AT + STRINGS_SIZE <= CELLS_AT
 assert SPILL_AT + SPILL_SIZE <= RING_AT
+assert READER_AT + READER.size <= CELLS_READ_AT
+assert CELLS_READ_AT + CELLS_READ.size <= IN_FLIGHT_AT

@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -159,14 +160,6 @@ class SegmentReader:
             and clocks.start_time(self.pid) == self.start_ticks
         )
 
-    def claim(self) -> bool:
-        """Take a dead process's lock, so that only one survivor recovers it."""
-        try:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
     def drain(self, limit: int = layout.RING_SLOTS, *, ended: bool = False) -> list[Drained]:
         """Records after the last drained one, oldest first.
 
@@ -250,6 +243,16 @@ class SegmentReader:
             elif outcome < len(OUTCOMES) and state < len(STATES) and attempts == firsts + repeats:
                 found.append(Cell(slot, self._string(task), outcome, state, attempts, firsts, repeats, Cpu(*cpu)))
         return found
+
+    def cells_read(self) -> dict[int, int]:
+        """How many attempts were taken from each of the first cells, by slot, also by a drainer that died since."""
+        return dict(enumerate(layout.CELLS_READ.unpack(self._bytes(layout.CELLS_READ_AT, layout.CELLS_READ.size))))
+
+    def commit_cells(self, attempts: Mapping[int, int]) -> None:
+        """Note how many were taken, by slot: call only when they are kept elsewhere."""
+        read = self.cells_read()
+        counts = (min(max(before, attempts.get(slot, 0)), 0xFFFFFFFF) for slot, before in read.items())
+        os.pwrite(self.descriptor, layout.CELLS_READ.pack(*counts), layout.CELLS_READ_AT)
 
     def code(self) -> list[CodeSite]:
         """Lines that were sampled on request."""

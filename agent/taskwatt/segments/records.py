@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from taskwatt.observations import OUTCOMES, STATES, Attempt, Cpu, Publish
 from taskwatt.segments import layout
@@ -107,6 +107,53 @@ def killed(drained: Drained, *, state: str, died_ns: int, cpu_s: float, max_rss:
         state=STATES.index(state) if state in STATES else 0,
     )
     return drained._replace(payload=layout.pack_record(*record))
+
+
+class Taken(NamedTuple):
+    """What was taken from a cell: attempts of which only sums are known."""
+
+    segment: str
+    slot: int
+    task: str
+    outcome: int
+    state: int
+    attempts: int
+    firsts: int
+    so_far: int
+    """Attempts of that cell taken since its segment began, these included."""
+    cpu: Cpu
+
+
+_NOTHING: Final = Record(
+    layout.TOTALS, 0, layout.NO_STRING, layout.NO_ID, layout.NO_ID, layout.NO_SPAN, layout.NO_SPAN,
+    layout.NO_ID, layout.NO_SPAN, 0, 0.0, 0.0, 0.0, *Cpu(), 0, 0, 0, 0, 0, 0, layout.NO_STRING, 0, 0, 0,
+    layout.NO_STRING, 0, 0,
+)  # fmt: skip
+
+
+def pack_taken(taken: Taken) -> Drained:
+    """As a record of the journal: see layout.TOTALS."""
+    fields: dict[str, Any] = taken.cpu._asdict()
+    record = _NOTHING._replace(
+        **fields,
+        attempt_no=taken.attempts,
+        body_size=taken.firsts,
+        max_rss=taken.so_far,
+        retries=taken.slot,
+        outcome=taken.outcome,
+        state=taken.state,
+    )
+    return Drained(taken.segment, 0, layout.pack_record(*record), taken.task, "", "", b"")
+
+
+def decode_taken(drained: Drained) -> Taken | None:
+    """None for any other record."""
+    record = Record.unpack(drained.payload)
+    if record.kind != layout.TOTALS or record.outcome >= len(OUTCOMES) or record.state >= len(STATES):
+        return None
+    counts = record.attempt_no, record.body_size, record.max_rss
+    cpu = Cpu(*(getattr(record, name) for name in Cpu._fields))
+    return Taken(drained.segment, record.retries, drained.task, record.outcome, record.state, *counts, cpu)
 
 
 def _known(seconds: float) -> float | None:

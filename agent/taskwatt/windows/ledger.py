@@ -126,6 +126,15 @@ class Snapshot:
         }
         return Snapshot({key: seconds for key, seconds in cells.items() if abs(seconds) > 1e-9}, kernel)
 
+    def plus(self, gained: Snapshot) -> Snapshot:
+        """As if it had been known at that moment already, so that no window contains it."""
+        cells, kernel = dict(self.cells), dict(self.kernel)
+        for key, seconds in gained.cells.items():
+            cells[key] = cells.get(key, 0.0) + seconds
+        for name, seconds in gained.kernel.items():
+            kernel[name] = kernel.get(name, 0.0) + seconds
+        return Snapshot(cells, kernel)
+
     def unattributed(self, process_class: ProcessClass) -> float:
         """Kernel minus cells; slightly negative when clocks were read at different moments."""
         booked = sum(seconds for key, seconds in self.cells.items() if key[0] == process_class)
