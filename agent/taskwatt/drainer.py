@@ -25,6 +25,10 @@ log = logging.getLogger("taskwatt")
 _CANCELLED = OUTCOMES.index("cancelled")
 
 
+_UNREAPED = 1024
+"""Children that wait to be reaped; more means that nobody tells us of it."""
+
+
 class Death(NamedTuple):
     """What the parent learned when it reaped a child."""
 
@@ -119,6 +123,8 @@ class Drainer:
         self._own = own
         self._processes: dict[Path, _Process] = {}
         self._refused: set[Path] = set()
+        self._unreaped: dict[int, float] = {}
+        """CPU known of children that were settled before their parent reaped them."""
 
     def collect(self) -> Collected:
         """Everything new since the last call."""
@@ -126,19 +132,25 @@ class Drainer:
         self._discover(found)
         for path, process in list(self._processes.items()):
             alive = self._alive(process)
+            # Before the records: an attempt that ends in between is seen twice for one tick, rather than not at all.
+            running = process.reader.in_flight() if alive else None
             records = process.reader.drain(ended=not alive)
             if not alive:
                 killed = self._settle_killed(process, found)
                 if killed is not None:
                     records.append(killed)
             self._keep(process, records, found)
-            self._account(process, alive, found)
+            self._account(process, alive, running, found)
             if not alive:
                 process.reader.close()
                 path.unlink(missing_ok=True)
-                self._deaths.pop(process.reader.pid, None)
+                if self._deaths.pop(process.reader.pid, None) is None and self._own is not None:
+                    self._unreaped[process.reader.pid] = process.clock + process.subprocesses
+                    while len(self._unreaped) > _UNREAPED:
+                        del self._unreaped[next(iter(self._unreaped))]
                 self.journal.forget(process.reader.name)
                 del self._processes[path]
+        self._account_unknown(found)
         return found
 
     @property
@@ -216,7 +228,7 @@ class Drainer:
             else:
                 found.dropped["record"] = found.dropped.get("record", 0) + 1
 
-    def _account(self, process: _Process, alive: bool, found: Collected) -> None:
+    def _account(self, process: _Process, alive: bool, running: InFlight | None, found: Collected) -> None:
         reader = process.reader
         name = process.process_class
         progress = reader.progress()
@@ -224,22 +236,15 @@ class Drainer:
         process.startup, process.outlived = progress.startup_cpu, progress.none_cpu
         process.booked += idle
         self._account_cells(process, found)
-        if not process.own:
-            clock = self._clock(process, alive)
+        clock = self._clock(process, alive)
+        rest = max(0.0, clock - (running.cpu_at_start if process.own and running else process.booked))
+        if not process.own:  # the owner charges its own CPU itself
             found.kernel[name] = found.kernel.get(name, 0.0) + clock - process.clock
             process.clock = clock
-            rest = clock - process.booked
-            running = reader.in_flight() if alive else None
-            if not alive:
-                idle += rest
-            else:
-                started_ns = decoded.start_ns if (decoded := _attempt(running)) else 0
-                task = running.record.task if running is not None else ""
-                age = max(0.0, time.time() - started_ns / 1e9) if running is not None else 0.0
-                found.live.append(Live(reader.pid, name, task, max(0.0, rest), age))
+            idle += 0.0 if alive else clock - process.booked
             found.idle_cpu[name] = found.idle_cpu.get(name, 0.0) + idle
-        elif (running := reader.in_flight()) is not None:
-            found.live.append(Live(reader.pid, name, running.record.task, 0.0, 0.0))
+        if alive and (running is not None or not process.own):
+            found.live.append(_live(process, running, rest))
         found.code.extend(reader.code())
         counters = reader.counters()
         now = (reader.damaged, counters.strings_refused, counters.spills_refused, counters.hook_errors)
@@ -247,6 +252,18 @@ class Drainer:
             if new > old:
                 found.dropped[reason] = found.dropped.get(reason, 0) + new - old
         process.counted = now
+
+    def _account_unknown(self, found: Collected) -> None:
+        """Children that were reaped and have no segment: the kernel's figure holds them, no row does."""
+        if self._own is None:
+            return
+        known: dict[int, ProcessClass] = {one.reader.pid: one.process_class for one in self._processes.values()}
+        own = known.get(self._own.pid, "worker")
+        with_segment = {path.name.partition("-")[0] for path in self.directory.segments()}
+        for pid in list(self._deaths):
+            if pid not in known and str(pid) not in with_segment:
+                missed = self._deaths.pop(pid).cpu_s - self._unreaped.pop(pid, 0.0)
+                found.kernel[own] = found.kernel.get(own, 0.0) + max(0.0, missed)
 
     def _account_cells(self, process: _Process, found: Collected) -> None:
         for cell in process.reader.cells():
@@ -295,11 +312,19 @@ class Drainer:
         state = self._ended_as(attempt.task_id) or "FAILURE"
         fields = list(layout.RECORD.unpack(running.record.payload))
         fields[10] = max(0.0, (died_ns - attempt.start_ns) / 1e9)
-        fields[13] = max(0.0, cpu_s)
+        before_s = max(0.0, min(cpu_s, (running.cpu_at_body or 0.0) - running.cpu_at_start))
+        fields[13], fields[16] = max(0.0, cpu_s - before_s), before_s
         if death is not None:
             fields[21] = death.max_rss
         fields[27], fields[28] = _CANCELLED, STATES.index(state) if state in STATES else 0
         return running.record._replace(payload=layout.RECORD.pack(*fields))
+
+
+def _live(process: _Process, running: InFlight | None, unbooked_s: float) -> Live:
+    attempt = _attempt(running)
+    age = max(0.0, time.time() - attempt.start_ns / 1e9) if attempt is not None else 0.0
+    task = running.record.task if running is not None else ""
+    return Live(process.reader.pid, process.process_class, task, unbooked_s, age)
 
 
 def _attempt(running: InFlight | None) -> Attempt | None:
