@@ -19,7 +19,7 @@ from typing import Any
 
 from celery.exceptions import Reject
 
-from taskwatt.code_sampler import CodeSampler, hottest
+from taskwatt.code_sampler import CodeSampler, Samples, hottest
 from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
 from taskwatt.meter import meter
 from taskwatt.observations import OUTCOMES, STATES
@@ -27,6 +27,7 @@ from taskwatt.segments import SegmentWriter, layout
 from taskwatt.segments.records import SPILLED_ID, pack_task_id
 from taskwatt_celery import headers
 from taskwatt_celery.outcome import CANCELLED, FAILED, RETRIED, classify
+from taskwatt_celery.threads import Before, others
 
 _SUBPROCESS_MIN_S = 0.001
 """Nothing can be spawned and reaped in less; shorter attempts skip the two getrusage calls."""
@@ -42,9 +43,10 @@ class Running:
     """What is known of the attempt now running in this process."""
 
     __slots__ = (
-        "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_publish", "body_serialization", "cpu", "depth",
-        "error", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message", "nesting", "queue", "redelivered",
-        "retries", "sampler", "scope", "size", "start", "start_ns", "task", "task_name", "wait",
+        "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_others", "body_publish", "body_serialization",
+        "cpu", "depth", "error", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message", "nesting",
+        "others", "queue", "redelivered", "retries", "sampler", "scope", "size", "start", "start_ns", "task",
+        "task_name", "wait",
     )  # fmt: skip
 
     task_name: str
@@ -57,6 +59,7 @@ class Running:
     start_ns: int
     cpu: float
     gap: float
+    others: Before | None
     hook_s: float
     redelivered: bool
     queue: int
@@ -75,23 +78,30 @@ class Running:
         self.body_serialization = 0.0
         self.body_gc = 0.0
         self.body_publish = 0.0
+        self.body_others = 0.0
         self.error: BaseException | None = None
         self.sampler: CodeSampler | None = None
+
+    def others_s(self) -> float:
+        """CPU seconds on the process's clock since the attempt began that are not the attempt's."""
+        return sum(self.others.used()) if self.others is not None else 0.0
 
 
 class Recorder:
     """Writes one record per attempt into the segment of this process. One executing thread."""
 
-    def __init__(self, segment: SegmentWriter, sample: Sample, children_s: float = 0.0) -> None:
+    def __init__(
+        self, segment: SegmentWriter, sample: Sample, children_s: float = 0.0, *, serves: bool = False
+    ) -> None:
+        """`serves`: this process also receives and acknowledges what it executes (the solo pool)."""
+        self._serves = serves
         self.segment = segment
         self._sample = sample
         self._number = 0
         self._cpu_at_exit = process_time()
         self._thread_at_exit = thread_time()
         self._children_s = children_s or _children_cpu()
-        self._serialization = meter.serialization
-        self._gc = meter.gc
-        self._publish = meter.publish
+        self._note_meter()
         self._hook_s = 0.0
         self._max_rss = _max_rss()
         self.running: Running | None = None
@@ -102,11 +112,18 @@ class Recorder:
     def begin(self, task: str, task_id: str, request: dict[str, Any], body: Any) -> Running:
         """Called before the message is decoded. Nothing of the attempt has run yet."""
         clock = perf_counter()
+        entered = thread_time()
         cpu = process_time()
         now_ns = time_ns()
         run = Running()
         run.cpu, run.start, run.start_ns = cpu, clock, now_ns
-        run.gap = self._gap(cpu)
+        if self._serves:
+            run.gap = 0.0  # what the process did meanwhile is apportioned as a main process's
+            self._note_meter()
+            meter.enter_attempt()
+        else:
+            run.gap = self._gap(cpu, entered)
+        run.others = others()
         self._number += 1
         run.attempt_no = self._number
         run.task_name = task
@@ -137,21 +154,27 @@ class Recorder:
             run.sampler = CodeSampler()
             run.sampler.start(threading.get_ident())
         self.running = run
-        run.hook_s = perf_counter() - clock
+        run.hook_s = thread_time() - entered
         return run
 
     def end(self, run: Running, outcome: int, state: int, task_id: str) -> None:
         """Called when the result was stored, or when the attempt is being torn down by an exception."""
         clock = perf_counter()
+        entered = thread_time()
         self.running = None
+        samples = run.sampler.stop() if run.sampler is not None else None
+        sampling_s = samples.agent_cpu_s if samples is not None else 0.0
         cpu = process_time()
         duration = clock - run.start
         subprocesses = 0.0
+        foreign, ours = run.others.used() if run.others is not None else (0.0, 0.0)
+        if foreign and not self._serves:
+            self.segment.none_cpu += foreign
         if duration > _SUBPROCESS_MIN_S:
             children_s = _children_cpu()
             subprocesses, self._children_s = children_s - self._children_s, children_s
             self._max_rss = _max_rss()
-        split = self._split(run, cpu, subprocesses)
+        split = self._split(run, cpu, foreign + ours, sampling_s, subprocesses)
         delay = _retry_delay(run.error) if outcome == RETRIED else NAN
         flags, spilled = self._close_span(run, outcome, state, task_id, sum(split))
         run.flags = flags
@@ -160,14 +183,20 @@ class Recorder:
             first = not (run.retries or run.nesting or run.redelivered)
             key = (run.task, outcome, state)
             self.segment.overflow(key, run.attempt_no, cpu, (float(first), float(not first), *split))
-        if run.sampler is not None:
-            self._answer_code(run)
+        if samples is not None:
+            self._answer_code(run, samples)
         self._cpu_at_exit = cpu
-        self._thread_at_exit = thread_time()
-        self._serialization, self._gc, self._publish = meter.serialization, meter.gc, meter.publish
-        self._hook_s = perf_counter() - clock
+        self._thread_at_exit = entered
+        self._note_meter()
+        if self._serves:
+            meter.leave_attempt()
+        self._hook_s = thread_time() - entered
 
-    def _gap(self, cpu: float) -> float:
+    def _note_meter(self) -> None:
+        """What is measured from here on is the next attempt's."""
+        self._serialization, self._gc, self._publish = meter.serialization, meter.gc, meter.publish
+
+    def _gap(self, cpu: float, thread_cpu: float) -> float:
         """CPU since the last attempt that is this one's.
 
         That is handing back the last result, receiving and unpickling this message.
@@ -175,21 +204,25 @@ class Recorder:
         """
         gap = cpu - self._cpu_at_exit
         if gap > _BACKGROUND_GAP_S:
-            own = thread_time() - self._thread_at_exit
+            own = thread_cpu - self._thread_at_exit
             if own < gap:
                 self.segment.none_cpu += gap - own
                 gap = own
         return gap
 
-    def _split(self, run: Running, cpu: float, subprocesses: float) -> tuple[float, ...]:
-        total = cpu - run.cpu + run.gap
-        agent = min(self._hook_s + run.hook_s, total)
+    def _split(
+        self, run: Running, cpu: float, others_s: float, sampling_s: float, subprocesses: float
+    ) -> tuple[float, ...]:
+        """`others_s`: on the process's clock, but not this attempt's. `sampling_s`: of it, but not the body's."""
+        total = max(0.0, cpu - run.cpu - others_s) + run.gap
+        agent = min(self._hook_s + run.hook_s + sampling_s, total)
         serialization = min(meter.serialization - self._serialization, total - agent)
         collected = min(meter.gc - self._gc, total - agent - serialization)
         if run.finished_body:
             business = run.body_cpu - run.body_serialization - run.body_gc - run.body_publish
+            business -= run.body_others + sampling_s
         else:
-            business = cpu - run.cpu - serialization - collected - agent
+            business = cpu - run.cpu - others_s - serialization - collected - agent
         business = max(0.0, min(business, total - agent - serialization - collected))
         framework = total - agent - serialization - collected - business
         return business, serialization, collected, framework, agent, subprocesses
@@ -307,9 +340,8 @@ class Recorder:
         )
         span.set_attributes({key: value for key, value in values.items() if value != ""})
 
-    def _answer_code(self, run: Running) -> None:
-        sampler, run.sampler = run.sampler, None
-        site = hottest(sampler.stop(), run.task_name) if sampler is not None else None
+    def _answer_code(self, run: Running, samples: Samples) -> None:
+        site = hottest(samples, run.task_name)
         if site is not None:
             self.segment.code(run.task, run.task, site.function, site.file, site.line, site.weight, site.samples)
 
