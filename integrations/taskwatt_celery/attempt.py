@@ -35,6 +35,9 @@ _SUBPROCESS_MIN_S = 0.001
 _BACKGROUND_GAP_S = 0.0005
 """CPU between two attempts above which it is worth asking whether the pool's own thread used it."""
 
+_HOOK_EVERY = 16
+"""The hook's own CPU is measured in one of so many attempts: the clock reads would add a sixth."""
+
 _pack = layout.RECORD.pack
 NAN = math.nan
 
@@ -45,8 +48,8 @@ class Running:
     __slots__ = (
         "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_others", "body_publish", "body_serialization",
         "cpu", "depth", "error", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message", "nesting",
-        "others", "queue", "redelivered", "retries", "sampler", "scope", "size", "start", "start_ns", "task",
-        "task_name", "wait",
+        "others", "queue", "redelivered", "retries", "sampler", "sampling_s", "scope", "size", "start", "start_ns",
+        "task", "task_name", "wait",
     )  # fmt: skip
 
     task_name: str
@@ -60,7 +63,6 @@ class Running:
     cpu: float
     gap: float
     others: Before | None
-    hook_s: float
     redelivered: bool
     queue: int
     retries: int
@@ -79,6 +81,8 @@ class Running:
         self.body_gc = 0.0
         self.body_publish = 0.0
         self.body_others = 0.0
+        self.hook_s = 0.0
+        self.sampling_s = 0.0
         self.error: BaseException | None = None
         self.sampler: CodeSampler | None = None
 
@@ -112,7 +116,8 @@ class Recorder:
     def begin(self, task: str, task_id: str, request: dict[str, Any], body: Any) -> Running:
         """Called before the message is decoded. Nothing of the attempt has run yet."""
         clock = perf_counter()
-        entered = thread_time()
+        measured = self._number % _HOOK_EVERY == 1
+        entered = thread_time() if measured else 0.0
         cpu = process_time()
         now_ns = time_ns()
         run = Running()
@@ -122,7 +127,7 @@ class Recorder:
             self._note_meter()
             meter.enter_attempt()
         else:
-            run.gap = self._gap(cpu, entered)
+            run.gap = self._gap(cpu)
         run.others = others()
         self._number += 1
         run.attempt_no = self._number
@@ -151,10 +156,13 @@ class Recorder:
             self._payload(run, run.flags, 0.0, NAN, (0.0,) * 6, 0, 0, spilled), self._number, cpu, self._children_s
         )
         if self.segment.asked_for_code_until() > now_ns:
+            starting = thread_time()
             run.sampler = CodeSampler()
             run.sampler.start(threading.get_ident())
+            run.sampling_s = thread_time() - starting
         self.running = run
-        run.hook_s = thread_time() - entered
+        if measured and run.sampler is None:
+            run.hook_s = thread_time() - entered
         return run
 
     def end(self, run: Running, outcome: int, state: int, task_id: str) -> None:
@@ -162,8 +170,13 @@ class Recorder:
         clock = perf_counter()
         entered = thread_time()
         self.running = None
-        samples = run.sampler.stop() if run.sampler is not None else None
-        sampling_s = samples.agent_cpu_s if samples is not None else 0.0
+        samples = None
+        sampler_s = 0.0
+        if run.sampler is not None:
+            samples = run.sampler.stop()
+            sampler_s = samples.agent_cpu_s
+            entered, before = thread_time(), entered
+            run.sampling_s += sampler_s + entered - before
         cpu = process_time()
         duration = clock - run.start
         subprocesses = 0.0
@@ -174,7 +187,7 @@ class Recorder:
             children_s = _children_cpu()
             subprocesses, self._children_s = children_s - self._children_s, children_s
             self._max_rss = _max_rss()
-        split = self._split(run, cpu, foreign + ours, sampling_s, subprocesses)
+        split = self._split(run, cpu, foreign + ours, sampler_s, subprocesses)
         delay = _retry_delay(run.error) if outcome == RETRIED else NAN
         flags, spilled = self._close_span(run, outcome, state, task_id, sum(split))
         run.flags = flags
@@ -190,13 +203,19 @@ class Recorder:
         self._note_meter()
         if self._serves:
             meter.leave_attempt()
-        self._hook_s = thread_time() - entered
+        if run.hook_s:
+            self._note_hook(run.hook_s + thread_time() - entered)
+
+    def _note_hook(self, seconds: float) -> None:
+        """One measured round of this hook; a page fault or a collection in it does not stand for all rounds."""
+        usual = self._hook_s
+        self._hook_s = usual + (min(seconds, 3 * usual) - usual) / 4 if usual else seconds
 
     def _note_meter(self) -> None:
         """What is measured from here on is the next attempt's."""
         self._serialization, self._gc, self._publish = meter.serialization, meter.gc, meter.publish
 
-    def _gap(self, cpu: float, thread_cpu: float) -> float:
+    def _gap(self, cpu: float) -> float:
         """CPU since the last attempt that is this one's.
 
         That is handing back the last result, receiving and unpickling this message.
@@ -204,23 +223,23 @@ class Recorder:
         """
         gap = cpu - self._cpu_at_exit
         if gap > _BACKGROUND_GAP_S:
-            own = thread_cpu - self._thread_at_exit
+            own = thread_time() - self._thread_at_exit
             if own < gap:
                 self.segment.none_cpu += gap - own
                 gap = own
         return gap
 
     def _split(
-        self, run: Running, cpu: float, others_s: float, sampling_s: float, subprocesses: float
+        self, run: Running, cpu: float, others_s: float, sampler_s: float, subprocesses: float
     ) -> tuple[float, ...]:
-        """`others_s`: on the process's clock, but not this attempt's. `sampling_s`: of it, but not the body's."""
+        """`others_s`: on the process's clock, but not this attempt's. `sampler_s`: of it, but not the body's."""
         total = max(0.0, cpu - run.cpu - others_s) + run.gap
-        agent = min(self._hook_s + run.hook_s + sampling_s, total)
+        agent = min(self._hook_s + run.sampling_s, total)
         serialization = min(meter.serialization - self._serialization, total - agent)
         collected = min(meter.gc - self._gc, total - agent - serialization)
         if run.finished_body:
             business = run.body_cpu - run.body_serialization - run.body_gc - run.body_publish
-            business -= run.body_others + sampling_s
+            business -= run.body_others + sampler_s
         else:
             business = cpu - run.cpu - others_s - serialization - collected - agent
         business = max(0.0, min(business, total - agent - serialization - collected))

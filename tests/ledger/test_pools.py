@@ -62,7 +62,7 @@ def test_a_thread_that_outlives_its_attempt_is_booked_to_nobody(measure: Measure
 def test_what_is_in_flight_is_pending_until_it_settles(measure: Measure) -> None:
     run = measure("--concurrency", "2")
     for _ in range(2):
-        run.worker.send("burn", 4.0)
+        run.worker.send("burn", 3.0)
 
     def ledger() -> dict[str, Any]:
         """Of the triage document, as the agent leaves it once a second."""
