@@ -32,6 +32,7 @@ def test_a_mix_of_burning_json_heavy_collecting_and_sleeping_tasks_is_told_apart
         ("tests.collect", "useful"): 25,
     }
     assert -0.01 <= measured.unattributed <= 0.10
+    assert measured.ledger() == pytest.approx(measured.reported_s, rel=0.01)
     assert measured.ledger("tests.burn", activity="business") == pytest.approx(measured.noted("tests.burn"), rel=NEAR)
     encoded = measured.noted("tests.encode", activity="serialization")
     assert measured.ledger("tests.encode", activity="serialization") == pytest.approx(encoded, rel=2 * NEAR)
@@ -59,6 +60,7 @@ def test_each_outcome_holds_what_its_attempts_burned(measure: Measure) -> None:
         ("tests.burn", "useful"): 10,
     }
     assert -0.01 <= measured.unattributed <= 0.10
+    assert measured.ledger() == pytest.approx(measured.reported_s, rel=0.01)
     for task, outcome in measured.attempts:
         noted = measured.noted(task, outcome)
         assert measured.ledger(task, outcome, "business") == pytest.approx(noted, rel=NEAR), (task, outcome)
@@ -80,6 +82,7 @@ def test_threads_subprocesses_and_killed_attempts_are_booked_to_their_task(measu
         ("tests.kill_itself", "cancelled"): 3,
     }
     assert -0.01 <= measured.unattributed <= 0.10
+    assert measured.ledger() == pytest.approx(measured.reported_s, rel=0.01)
     for task in ("tests.burn_in_threads", "tests.burn_in_subprocess"):
         noted = measured.noted(task)
         assert measured.ledger(task, "useful", "business") == pytest.approx(noted, rel=NEAR), task

@@ -30,6 +30,7 @@ def test_the_serialization_of_a_3_mb_message_is_seen_in_the_main_process_and_in_
 
     assert measured.attempts == {("tests.length", "useful"): MESSAGES, ("tests.weigh", "useful"): MESSAGES}
     assert -0.01 <= measured.unattributed <= 0.10
+    assert measured.ledger() == pytest.approx(measured.reported_s, rel=0.01)
     # One message may be on its way between two looks of the agent, and then be booked to nobody.
     booked = measured.ledger("tests.length", activity="serialization") + measured.ledger("", activity="serialization")
     assert booked == pytest.approx(truth, rel=0.3)

@@ -22,6 +22,7 @@ def test_the_start_of_replaced_children_is_booked_to_nobody(measure: Measure) ->
 
     assert measured.attempts == {("tests.burn", "useful"): 28}
     assert -0.01 <= measured.unattributed <= 0.10
+    assert measured.ledger() == pytest.approx(measured.reported_s, rel=0.01)
     assert measured.ledger("tests.burn", activity="business") == pytest.approx(measured.noted("tests.burn"), rel=NEAR)
 
 
@@ -36,6 +37,7 @@ def test_the_solo_pool_sums_as_well(measure: Measure) -> None:
 
     assert measured.attempts == {("tests.burn", "useful"): 101, ("tests.encode", "useful"): 100}
     assert -0.01 <= measured.unattributed <= 0.10
+    assert measured.ledger() == pytest.approx(measured.reported_s, rel=0.01)
     assert measured.ledger(activity="unattributed") <= 0.01 * measured.kernel_s
     assert measured.ledger("tests.burn", activity="business") == pytest.approx(measured.noted("tests.burn"), rel=NEAR)
     encoded = measured.noted("tests.encode", activity="serialization")
@@ -54,6 +56,7 @@ def test_a_thread_that_outlives_its_attempt_is_booked_to_nobody(measure: Measure
 
     left = measured.noted("tests.leave_a_thread", "none")
     assert -0.01 <= measured.unattributed <= 0.10
+    assert measured.ledger() == pytest.approx(measured.reported_s, rel=0.01)
     assert measured.ledger("tests.leave_a_thread") <= 0.1 * left
     assert measured.ledger("tests.burn", activity="business") == pytest.approx(measured.noted("tests.burn"), rel=NEAR)
     assert measured.ledger(outcome="none") >= left
