@@ -88,10 +88,12 @@ class Agent:
         self._code = CodeWatch(self._drainer.ask_for_code)
         self._snapshots: list[tuple[float, Snapshot]] = []
         self._drops: list[int] = []
-        self._spent = self._clocks()
+        self._clock = self._unbooked = 0.0
+        self._charged: dict[Activity, float] = {"agent": 0.0, "serialization": 0.0, "gc": 0.0}
+        self._decoded: dict[str, float] = {}
+        """By task type: what decoding took of messages of which no attempt has settled yet."""
         self._cores: dict[int, float] = {}
         self._last_clock: dict[int, tuple[float, float]] = {}
-        self._carry = 0.0
         self._verdicts_at = self._recover_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskwatt", daemon=True)
@@ -121,6 +123,7 @@ class Agent:
     # Life.
 
     def start(self) -> None:
+        self._charge_own([], [])  # what the process used until now served nobody
         self._pipeline.start()
         self._thread.start()
 
@@ -168,7 +171,7 @@ class Agent:
         with self._pipeline.folding:
             collected = self._drainer.collect()
             served = self._fold(collected)
-        self._charge_own(collected, served)
+        self._charge_own(collected.live, served)
         for process_class, seconds in collected.idle_cpu.items():
             self.ledger.book(process_class, NO_TASK, "none", "framework", seconds)
         for process_class, seconds in collected.kernel.items():
@@ -178,7 +181,10 @@ class Agent:
         self._capacity.sample(now, pids)
         self._measure_cores(collected.live)
         self._code.note(collected.code, now)
-        self._snapshots.append((now, self.ledger.snapshot(_live_cells(collected.live, self.ledger))))
+        live = _live_cells(collected.live, self.ledger)
+        for task, seconds in self._decoded.items():
+            live[self._class, task, "pending", "serialization"] = seconds
+        self._snapshots.append((now, self.ledger.snapshot(live)))
         self._drops.append(sum(self.dropped.values()))
         del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
         windows = {float(seconds): self._window_of(seconds, collected.live) for seconds in WINDOWS}
@@ -214,7 +220,7 @@ class Agent:
             self._pipeline.record(task, attempt)
             served.append(Served(process_class, task, attempt.outcome, not attempt.first, weight(attempt)))
             if own:
-                self._carry -= attempt.cpu.total - attempt.cpu.subprocesses
+                self._unbooked -= attempt.cpu.total - attempt.cpu.subprocesses
         for one in collected.totals:
             task = self.ledger.name(one.task)
             self.ledger.attempts[one.process_class, task, one.outcome, one.state] += one.attempts
@@ -227,44 +233,52 @@ class Agent:
         self.dropped["history"] = self._history.dropped
         return served
 
-    def _clocks(self) -> tuple[float, float, float, float]:
-        """(process, the agent's threads, serialization, gc) CPU seconds of this process."""
-        own = 0.0
-        for ident in (getattr(self, "_thread", None), getattr(self, "_pipeline", None)):
-            native = ident.ident if isinstance(ident, threading.Thread) else getattr(ident, "native_id", None)
-            own += (clocks.thread_cpu(native) or 0.0) if native is not None else 0.0
-        return time.process_time(), own, meter.serialization, meter.gc
+    def _own_activities(self) -> dict[Activity, float]:
+        """CPU seconds of this process by what it is known to be, outside of attempts that run in it."""
+        agent = meter.agent
+        for ident in (self._thread.ident, self._pipeline.native_id):
+            agent += (clocks.thread_cpu(ident) or 0.0) if ident is not None else 0.0
+        serialization, collected = meter.outside_attempts()
+        return {"agent": agent, "serialization": serialization, "gc": collected}
 
-    def _charge_own(self, collected: Collected, served: list[Served]) -> None:
-        """Book this process's own CPU since the last tick: to the attempts it served, or to nobody."""
-        before, now = self._spent, self._clocks()
-        self._spent = now
-        total, agent, serialization, collections = (max(0.0, new - old) for new, old in zip(now, before, strict=True))
-        self.ledger.kernel[self._class] += total
-        if any(one.pid == os.getpid() and one.task for one in collected.live):
-            self._carry += total  # an attempt runs in this very process; its record will say what it used
-            return
-        available = total + self._carry
-        self._carry = min(0.0, available)
-        available = max(0.0, available)
-        spent: dict[Activity, float] = {"agent": min(agent, available)}
-        spent["serialization"] = min(serialization, available - spent["agent"])
-        spent["gc"] = min(collections, available - spent["agent"] - spent["serialization"])
-        spent["framework"] = available - sum(spent.values())
-        spent["serialization"] -= self._charge_received(served, spent["serialization"])
-        shares = self.ledger.apportion(self._class, spent, served)
-        self._tasks.add_share(self._class, shares)
+    def _charge_own(self, live: Sequence[Live], served: list[Served]) -> None:
+        """Book this process's own CPU since the last tick: to the attempts it served, or to nobody.
 
-    def _charge_received(self, served: list[Served], most: float) -> float:
-        """Book decoding in this process to the task types whose messages they were; returns what was booked."""
-        booked = 0.0
+        An attempt that runs in this very process (the solo pool) says itself what it used; until then it is pending,
+        and the process's other activities wait for their share if they must.
+        """
+        before, self._clock = self._clock, time.process_time()
+        self.ledger.kernel[self._class] += self._clock - before
+        self._unbooked += self._clock - before
+        decoded = self._decoding_of({one.task for one in served})
+        waiting = sum(self._decoded.values())
+        running = sum(one.unbooked_s for one in live if one.pid == os.getpid())
+        left = max(0.0, self._unbooked - running - waiting)
+        self._unbooked -= left
+        activities = self._own_activities()
+        activities["serialization"] -= waiting
+        spent: dict[Activity, float] = {}
+        for activity, seconds in activities.items():
+            spent[activity] = max(0.0, min(seconds - self._charged[activity], left))
+            self._charged[activity] += spent[activity]
+            left -= spent[activity]
+        spent["framework"] = left
+        for task, seconds in decoded.items():
+            part = min(seconds, spent["serialization"])
+            spent["serialization"] -= part
+            self._share({"serialization": part}, [one for one in served if one.task == task])
+        self._share(spent, served)
+
+    def _decoding_of(self, settled: set[str]) -> dict[str, float]:
+        """What decoding their messages took, of the task types that settled; the rest goes on waiting for its own."""
         for task, seconds in self._received().items():
-            mine = [one for one in served if one.task == task]
-            seconds = min(seconds, most - booked)
-            if mine and seconds > 0:
-                self._tasks.add_share(self._class, self.ledger.apportion(self._class, {"serialization": seconds}, mine))
-                booked += seconds
-        return booked
+            name = self.ledger.name(task)
+            self._decoded[name] = self._decoded.get(name, 0.0) + seconds
+        ready = [task for task in self._decoded if task in settled or self._stop.is_set()]
+        return {task: self._decoded.pop(task) for task in ready}
+
+    def _share(self, spent: Mapping[Activity, float], served: list[Served]) -> None:
+        self._tasks.add_share(self._class, self.ledger.apportion(self._class, spent, served))
 
     def _window_of(self, slices: int, live: Sequence[Live]) -> Window:
         now, latest = self._snapshots[-1]

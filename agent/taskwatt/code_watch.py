@@ -22,7 +22,10 @@ ASK_FOR_S: Final = 2.0
 AGAIN_AFTER_S: Final = 60.0
 """A known line is looked up again: what burns changes when code or data do."""
 NO_ANSWER_AFTER_S: Final = 4.0
-"""From here on a question that nobody answered is asked again."""
+"""From here on a question that nobody answered is asked again, each time after twice as long.
+
+Attempts that are too short to be seen stay so, and each question costs the children.
+"""
 HOT_CORES: Final = 0.05
 """CPU of one task type from which its line is worth asking for."""
 STUCK_S: Final = 5.0
@@ -44,7 +47,8 @@ class CodeWatch:
         """The hottest line by task name."""
         self.missing: dict[str, str] = {}
         """Why a task that was looked for has no line."""
-        self._known_at: dict[str, float] = {}
+        self._due_at: dict[str, float] = {}
+        self._patience_s: dict[str, float] = {}
         self._asked_at = float("-inf")
         self._answered: frozenset[CodeSite] = frozenset()
         self._round: dict[str, Counter[tuple[str, str, int]]] = {}
@@ -68,14 +72,17 @@ class CodeWatch:
         if not window.seconds:
             return
         hot = [task.task for task in window.tasks if task.cpu_total / window.seconds >= HOT_CORES]
-        due = {task for task in hot if now - self._known_at.get(task, float("-inf")) > AGAIN_AFTER_S}
-        if due and now - self._asked_at > NO_ANSWER_AFTER_S:
+        due = {task for task in hot if now >= self._due_at.get(task, 0.0)}
+        if due and now - self._asked_at >= NO_ANSWER_AFTER_S:
             self._asked_at = now
             self._round.clear()
             self._ask(time.time_ns() + int(ASK_FOR_S * 1e9))
-        stuck = [
-            one for one in live if one.task in due and one.running_s > STUCK_S and cores.get(one.pid, 0.0) > STUCK_CORES
-        ]
+            for task in due:
+                patience_s = self._patience_s.get(task, NO_ANSWER_AFTER_S)
+                self._due_at[task] = now + patience_s
+                self._patience_s[task] = min(AGAIN_AFTER_S, 2 * patience_s)
+        unknown = set(hot) - self.sites.keys() - self.missing.keys()
+        stuck = [one for one in live if one.task in unknown and one.running_s > STUCK_S and _busy(one, cores)]
         if stuck and self._probing is None:
             self._look_from_outside(max(stuck, key=lambda one: one.running_s))
 
@@ -99,10 +106,14 @@ class CodeWatch:
             self._know(found, now)
         elif task not in self.sites:
             self.missing[task] = found
-            self._known_at[task] = now
 
     def _know(self, site: CodeSite, now: float) -> None:
         if site.task in self.sites or len(self.sites) < MAX_TASKS:
             self.sites[site.task] = site
-            self._known_at[site.task] = now
+            self._due_at[site.task] = now + AGAIN_AFTER_S
+            self._patience_s.pop(site.task, None)
             self.missing.pop(site.task, None)
+
+
+def _busy(one: Live, cores: Mapping[int, float]) -> bool:
+    return cores.get(one.pid, 0.0) > STUCK_CORES

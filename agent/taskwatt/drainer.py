@@ -16,13 +16,17 @@ from typing import Final, NamedTuple, cast
 from taskwatt.journal import Journal
 from taskwatt.observations import OUTCOMES, STATES, Attempt, CodeSite, Cpu, Outcome, ProcessClass, Publish
 from taskwatt.segments import AgentDirectory, Damaged, SegmentReader, SegmentWriter
-from taskwatt.segments.reader import Cell, Drained
+from taskwatt.segments.reader import Cell, Drained, InFlight
 from taskwatt.segments.records import Taken, decode, killed, pack_taken
 
 log = logging.getLogger("taskwatt")
 
 _DEATHS_KEPT_NS: Final = 60_000_000_000
 """How long a reaped child waits for its segment to be settled; most have been by then, some never had one."""
+
+
+_UNREAPED = 1024
+"""Children that wait to be reaped; more means that nobody tells us of it."""
 
 
 class Death(NamedTuple):
@@ -123,6 +127,8 @@ class Drainer:
         self._processes: dict[Path, _Process] = {}
         self._refused: set[Path] = set()
         self._newly_refused = 0
+        self._unreaped: dict[int, float] = {}
+        """CPU known of children that were settled before their parent reaped them."""
 
     def collect(self) -> Collected:
         """Everything new since the last call. A segment that cannot be read takes nothing else with it."""
@@ -138,26 +144,32 @@ class Drainer:
                 self._part_with(path, process)
         if self._newly_refused:
             found.dropped["segment"], self._newly_refused = self._newly_refused, 0
+        self._account_unknown(found)
         self._forget_old_deaths()
         return found
 
     def _collect(self, process: _Process, found: Collected) -> bool:
         """Has the process ended? Then this was its last word."""
         alive = process.reader.alive()
+        # Before the records: an attempt that ends in between is seen twice for one tick, rather than not at all.
+        running = process.reader.in_flight() if alive else None
         records = process.reader.drain(ended=not alive)
         if not alive:
             killed = self._settle_killed(process, found)
             if killed is not None:
                 records.append(killed)
         self._keep(process, records, found)
-        self._account(process, alive, found)
+        self._account(process, alive, running, found)
         return not alive
 
     def _part_with(self, path: Path, process: _Process) -> None:
         process.reader.close()
         if path not in self._refused:
             path.unlink(missing_ok=True)
-        self._deaths.pop(process.reader.pid, None)
+        if self._deaths.pop(process.reader.pid, None) is None and self._own is not None:
+            self._unreaped[process.reader.pid] = process.clock + process.subprocesses
+            while len(self._unreaped) > _UNREAPED:
+                del self._unreaped[next(iter(self._unreaped))]
         self.journal.forget(process.reader.name)
         del self._processes[path]
 
@@ -230,7 +242,7 @@ class Drainer:
             else:
                 found.dropped["record"] = found.dropped.get("record", 0) + 1
 
-    def _account(self, process: _Process, alive: bool, found: Collected) -> None:
+    def _account(self, process: _Process, alive: bool, running: InFlight | None, found: Collected) -> None:
         reader = process.reader
         name = process.process_class
         progress = reader.progress()
@@ -238,21 +250,15 @@ class Drainer:
         process.startup, process.outlived = progress.startup_cpu, progress.none_cpu
         process.booked += idle
         self._account_cells(process, alive, found)
-        if not process.own:
-            clock = self._clock(process, alive)
+        clock = self._clock(process, alive)
+        rest = max(0.0, clock - (running.cpu_at_start if process.own and running else process.booked))
+        if not process.own:  # the owner charges its own CPU itself
             found.kernel[name] = found.kernel.get(name, 0.0) + clock - process.clock
             process.clock = clock
-            rest = clock - process.booked
-            running = reader.in_flight() if alive else None
-            if not alive:
-                idle += rest
-            else:
-                attempt = decode(running.record) if running is not None else None
-                age = max(0.0, time.time() - attempt.start_ns / 1e9) if attempt is not None else 0.0
-                found.live.append(Live(reader.pid, name, attempt.task if attempt else "", max(0.0, rest), age))
+            idle += 0.0 if alive else clock - process.booked
             found.idle_cpu[name] = found.idle_cpu.get(name, 0.0) + idle
-        elif (running := reader.in_flight()) is not None:
-            found.live.append(Live(reader.pid, name, running.record.task, 0.0, 0.0))
+        if alive and (running is not None or not process.own):
+            found.live.append(_live(process, running, rest))
         found.code.extend(reader.code())
         counters = reader.counters()
         spills = counters.spills_refused + reader.spills_lost
@@ -261,6 +267,18 @@ class Drainer:
             if new > old:
                 found.dropped[reason] = found.dropped.get(reason, 0) + new - old
         process.counted = now
+
+    def _account_unknown(self, found: Collected) -> None:
+        """Children that were reaped and have no segment: the kernel's figure holds them, no row does."""
+        if self._own is None:
+            return
+        known: dict[int, ProcessClass] = {one.reader.pid: one.process_class for one in self._processes.values()}
+        own = known.get(self._own.pid, "worker")
+        with_segment = {path.name.partition("-")[0] for path in self.directory.segments()}
+        for pid in list(self._deaths):
+            if pid not in known and str(pid) not in with_segment:
+                missed = self._deaths.pop(pid).cpu_s - self._unreaped.pop(pid, 0.0)
+                found.kernel[own] = found.kernel.get(own, 0.0) + max(0.0, missed)
 
     def _account_cells(self, process: _Process, alive: bool, found: Collected) -> None:
         """What the cells gained: into the journal, then marked as taken, as with the ring."""
@@ -329,6 +347,7 @@ class Drainer:
             running.record,
             state=self._ended_as(attempt.task_id) or "FAILURE",
             died_ns=death.died_ns if death is not None else seen_ns,
+            before_s=(running.cpu_at_body or 0.0) - running.cpu_at_start,
             cpu_s=cpu_s,
             max_rss=death.max_rss if death is not None else None,
         )
@@ -337,6 +356,12 @@ class Drainer:
 def totals_of(process_class: ProcessClass, taken: Taken) -> Totals:
     outcome, state = OUTCOMES[taken.outcome], STATES[taken.state]
     return Totals(process_class, taken.task, outcome, state, taken.attempts, taken.firsts, taken.cpu)
+
+
+def _live(process: _Process, running: InFlight | None, unbooked_s: float) -> Live:
+    attempt = decode(running.record) if running is not None else None
+    age = max(0.0, time.time() - attempt.start_ns / 1e9) if attempt is not None else 0.0
+    return Live(process.reader.pid, process.process_class, attempt.task if attempt else "", unbooked_s, age)
 
 
 def _modified(path: Path) -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from time import thread_time
 from typing import ParamSpec, TypeVar
 
@@ -29,14 +30,35 @@ class Meter:
     Plain additions: a lost update between threads costs one sample, not a crash.
     """
 
-    __slots__ = ("gc", "publish", "serialization")
+    __slots__ = ("_attempts", "agent", "gc", "publish", "serialization")
 
     def __init__(self) -> None:
+        self.agent = 0.0
+        """Setting up the agent: its imports, its files. What its threads use is on their own clocks."""
         self.serialization = 0.0
         self.gc = 0.0
         """Everywhere, encoders included; `serialization` is already net of it."""
         self.publish = 0.0
         """Handing messages to a broker, net of the two above."""
+        self._attempts: tuple[float, float, tuple[float, float] | None] = (0.0, 0.0, None)
+
+    def enter_attempt(self) -> None:
+        """An attempt begins in the process that also serves it (the solo pool)."""
+        serialization, collected, _ = self._attempts
+        self._attempts = (serialization, collected, (self.serialization, self.gc))
+
+    def leave_attempt(self) -> None:
+        """It ended, and reported what it used."""
+        serialization, collected, entered = self._attempts
+        if entered is not None:
+            used = (self.serialization - entered[0], self.gc - entered[1])
+            self._attempts = (serialization + used[0], collected + used[1], None)
+
+    def outside_attempts(self) -> tuple[float, float]:
+        """(serialization, gc) CPU seconds outside of the attempts of `enter_attempt`. Any thread."""
+        serialization, collected, entered = self._attempts
+        until = (self.serialization, self.gc) if entered is None else entered
+        return until[0] - serialization, until[1] - collected
 
 
 meter = Meter()
@@ -63,6 +85,16 @@ def timed(function: Callable[P, R]) -> Callable[P, R]:
             _inside.encoder = False
 
     return counted
+
+
+@contextmanager
+def own_cost() -> Generator[None]:
+    """Count this thread's CPU in the block as the agent's. Not on a hot path, and not nested."""
+    started = thread_time()
+    try:
+        yield
+    finally:
+        meter.agent += thread_time() - started
 
 
 def hide_this_frame(error: BaseException) -> None:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from taskwatt.meter import own_cost
 from taskwatt.observations import ProcessClass
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
 from taskwatt.segments.directory import identity
@@ -103,20 +104,21 @@ class Runtime:
         """
         if self.agent is not None or self.segment is None or self._directory is None or self._runtime_directory is None:
             return self.agent
-        from taskwatt.agent import Agent
-
         try:
-            self.agent = Agent(
-                self._runtime_directory,
-                self._directory,
-                self.segment,
-                Settings.from_environ(os.environ),
-                process_class,
-                service,
-                self.deaths,
-                self.ended.get,
-                received,
-            )
+            with own_cost():
+                from taskwatt.agent import Agent
+
+                self.agent = Agent(
+                    self._runtime_directory,
+                    self._directory,
+                    self.segment,
+                    Settings.from_environ(os.environ),
+                    process_class,
+                    service,
+                    self.deaths,
+                    self.ended.get,
+                    received,
+                )
             self.agent.start()
         except Exception as error:
             self.agent = None

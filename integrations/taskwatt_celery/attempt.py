@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import resource
-import threading
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from typing import Any
 
 from celery.exceptions import Reject
 
-from taskwatt.code_sampler import CodeSampler, Samples, hottest
+from taskwatt.code_sampler import CodeSampler
 from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
 from taskwatt.export.span import text_of
 from taskwatt.meter import meter
@@ -27,7 +26,9 @@ from taskwatt.observations import OUTCOMES, STATES
 from taskwatt.segments import SegmentWriter, layout
 from taskwatt.segments.records import SPILLED_ID, pack_task_id
 from taskwatt_celery import headers
+from taskwatt_celery.code_answers import CodeAnswers
 from taskwatt_celery.outcome import CANCELLED, FAILED, RETRIED, classify
+from taskwatt_celery.threads import Before, others
 
 _SUBPROCESS_MIN_S = 0.001
 """Nothing can be spawned and reaped in less; shorter attempts skip the two getrusage calls."""
@@ -35,8 +36,8 @@ _SUBPROCESS_MIN_S = 0.001
 _BACKGROUND_GAP_S = 0.0005
 """CPU between two attempts above which it is worth asking whether the pool's own thread used it."""
 
-_ENOUGH_SAMPLES = 60
-"""Looks at one task type in answer to one question: the share of a line is then known to about 13 %."""
+_HOOK_EVERY = 16
+"""The hook's own CPU is measured in one of so many attempts: the clock reads would add a sixth."""
 
 _pack = layout.pack_record
 NAN = math.nan
@@ -46,9 +47,10 @@ class Running:
     """What is known of the attempt now running in this process."""
 
     __slots__ = (
-        "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_publish", "body_serialization", "cpu", "depth",
-        "error", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message", "nesting", "queue", "redelivered",
-        "retries", "sampler", "scope", "size", "start", "start_ns", "task", "task_name", "wait",
+        "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_others", "body_publish", "body_serialization",
+        "cpu", "depth", "error", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message", "nesting",
+        "others", "queue", "redelivered", "retries", "sampler", "sampling_s", "scope", "size", "start", "start_ns",
+        "task", "task_name", "wait",
     )  # fmt: skip
 
     task_name: str
@@ -61,7 +63,7 @@ class Running:
     start_ns: int
     cpu: float
     gap: float
-    hook_s: float
+    others: Before | None
     redelivered: bool
     queue: int
     retries: int
@@ -79,27 +81,35 @@ class Running:
         self.body_serialization = 0.0
         self.body_gc = 0.0
         self.body_publish = 0.0
+        self.body_others = 0.0
+        self.hook_s = 0.0
+        self.sampling_s = 0.0
         self.error: BaseException | None = None
         self.sampler: CodeSampler | None = None
+
+    def others_s(self) -> float:
+        """CPU seconds on the process's clock since the attempt began that are not the attempt's."""
+        return sum(self.others.used()) if self.others is not None else 0.0
 
 
 class Recorder:
     """Writes one record per attempt into the segment of this process. One executing thread."""
 
-    def __init__(self, segment: SegmentWriter, sample: Sample, children_s: float = 0.0) -> None:
+    def __init__(
+        self, segment: SegmentWriter, sample: Sample, children_s: float = 0.0, *, serves: bool = False
+    ) -> None:
+        """`serves`: this process also receives and acknowledges what it executes (the solo pool)."""
+        self._serves = serves
         self.segment = segment
         self._sample = sample
         self._number = 0
         self._cpu_at_exit = process_time()
         self._thread_at_exit = thread_time()
         self._children_s = children_s or _children_cpu()
-        self._serialization = meter.serialization
-        self._gc = meter.gc
-        self._publish = meter.publish
+        self._note_meter()
         self._hook_s = 0.0
         self._max_rss = _max_rss()
-        self._asked_until = 0
-        self._samples: dict[int, Samples] = {}
+        self._code = CodeAnswers(segment)
         self.running: Running | None = None
         segment.startup_cpu = self._cpu_at_exit
         segment.cpu_at_exit = self._cpu_at_exit
@@ -108,11 +118,19 @@ class Recorder:
     def begin(self, task: str, task_id: str, request: dict[str, Any], body: Any) -> Running:
         """Called before the message is decoded. Nothing of the attempt has run yet."""
         clock = perf_counter()
+        measured = self._number % _HOOK_EVERY == 1
+        entered = thread_time() if measured else 0.0
         cpu = process_time()
         now_ns = time_ns()
         run = Running()
         run.cpu, run.start, run.start_ns = cpu, clock, now_ns
-        run.gap = self._gap(cpu)
+        if self._serves:
+            run.gap = 0.0  # what the process did meanwhile is apportioned as a main process's
+            self._note_meter()
+            meter.enter_attempt()
+        else:
+            run.gap = self._gap(cpu)
+        run.others = others()
         self._number += 1
         run.attempt_no = self._number
         run.task_name = task
@@ -141,23 +159,37 @@ class Recorder:
         )
         asked_until = self.segment.asked_for_code_until()
         if asked_until > now_ns:
-            self._sample_code(run, asked_until)
+            starting = thread_time()
+            run.sampler = self._code.sampler(run.task, asked_until)
+            run.sampling_s = thread_time() - starting
         self.running = run
-        run.hook_s = perf_counter() - clock
+        if measured and run.sampler is None:
+            run.hook_s = thread_time() - entered
         return run
 
     def end(self, run: Running, outcome: int, state: int, task_id: str) -> None:
         """Called when the result was stored, or when the attempt is being torn down by an exception."""
         clock = perf_counter()
+        entered = thread_time()
         self.running = None
+        samples = None
+        sampler_s = 0.0
+        if run.sampler is not None:
+            samples = run.sampler.stop()
+            sampler_s = samples.agent_cpu_s
+            entered, before = thread_time(), entered
+            run.sampling_s += sampler_s + entered - before
         cpu = process_time()
         duration = clock - run.start
         subprocesses = 0.0
+        foreign, ours = run.others.used() if run.others is not None else (0.0, 0.0)
+        if foreign and not self._serves:
+            self.segment.none_cpu += foreign
         if duration > _SUBPROCESS_MIN_S:
             children_s = _children_cpu()
             subprocesses, self._children_s = children_s - self._children_s, children_s
             self._max_rss = _max_rss()
-        split = self._split(run, cpu, subprocesses)
+        split = self._split(run, cpu, foreign + ours, sampler_s, subprocesses)
         delay = _retry_delay(run.error) if outcome == RETRIED else NAN
         flags, spilled = self._close_span(run, outcome, state, task_id, sum(split))
         run.flags = flags
@@ -166,12 +198,24 @@ class Recorder:
             first = not (run.retries or run.nesting or run.redelivered)
             key = (run.task, outcome, state)
             self.segment.overflow(key, run.attempt_no, cpu, (float(first), float(not first), *split))
-        if run.sampler is not None:
-            self._answer_code(run)
+        if samples is not None:
+            self._code.tell(run.task, samples)
         self._cpu_at_exit = cpu
-        self._thread_at_exit = thread_time()
+        self._thread_at_exit = entered
+        self._note_meter()
+        if self._serves:
+            meter.leave_attempt()
+        if run.hook_s:
+            self._note_hook(run.hook_s + thread_time() - entered)
+
+    def _note_hook(self, seconds: float) -> None:
+        """One measured round of this hook; a page fault or a collection in it does not stand for all rounds."""
+        usual = self._hook_s
+        self._hook_s = usual + (min(seconds, 3 * usual) - usual) / 4 if usual else seconds
+
+    def _note_meter(self) -> None:
+        """What is measured from here on is the next attempt's."""
         self._serialization, self._gc, self._publish = meter.serialization, meter.gc, meter.publish
-        self._hook_s = perf_counter() - clock
 
     def _gap(self, cpu: float) -> float:
         """CPU since the last attempt that is this one's.
@@ -187,15 +231,19 @@ class Recorder:
                 gap = own
         return gap
 
-    def _split(self, run: Running, cpu: float, subprocesses: float) -> tuple[float, ...]:
-        total = cpu - run.cpu + run.gap
-        agent = min(self._hook_s + run.hook_s, total)
+    def _split(
+        self, run: Running, cpu: float, others_s: float, sampler_s: float, subprocesses: float
+    ) -> tuple[float, ...]:
+        """`others_s`: on the process's clock, but not this attempt's. `sampler_s`: of it, but not the body's."""
+        total = max(0.0, cpu - run.cpu - others_s) + run.gap
+        agent = min(self._hook_s + run.sampling_s, total)
         serialization = min(meter.serialization - self._serialization, total - agent)
         collected = min(meter.gc - self._gc, total - agent - serialization)
         if run.finished_body:
             business = run.body_cpu - run.body_serialization - run.body_gc - run.body_publish
+            business -= run.body_others + sampler_s
         else:
-            business = cpu - run.cpu - serialization - collected - agent
+            business = cpu - run.cpu - others_s - serialization - collected - agent
         business = max(0.0, min(business, total - agent - serialization - collected))
         framework = total - agent - serialization - collected - business
         return business, serialization, collected, framework, agent, subprocesses
@@ -312,27 +360,6 @@ class Recorder:
             body_size=run.size,
         )
         span.set_attributes({key: value for key, value in values.items() if value != ""})
-
-    def _sample_code(self, run: Running, asked_until: int) -> None:
-        """Look at this attempt's stack, unless its task type has been seen enough since the question was asked."""
-        if asked_until != self._asked_until:
-            self._asked_until = asked_until
-            self._samples.clear()
-        so_far = self._samples.setdefault(run.task, Samples())
-        if so_far.samples < _ENOUGH_SAMPLES and len(self._samples) <= layout.CODE_SLOTS:
-            run.sampler = CodeSampler()
-            run.sampler.start(threading.get_ident())
-
-    def _answer_code(self, run: Running) -> None:
-        """Tell what was seen of this task type so far: one attempt may be too short to say anything."""
-        sampler, run.sampler = run.sampler, None
-        if sampler is None:
-            return
-        samples = self._samples[run.task] = self._samples.get(run.task, Samples()) + sampler.stop()
-        site = hottest(samples, run.task_name)
-        if site is not None:
-            slot = list(self._samples).index(run.task)
-            self.segment.code(slot, run.task, site.function, site.file, site.line, site.weight, site.samples)
 
 
 def publishing_scope(recorder: Recorder | None) -> tuple[str, str, int, Scope] | None:

@@ -130,7 +130,9 @@ class Hook:
                 return function(*args, **kwargs)
             run.body = True
             serialization, collected, published = meter.serialization, meter.gc, meter.publish
+            others_s = run.others_s()
             cpu = process_time()
+            self._note_body(recorder, run, cpu)
             try:
                 return function(*args, **kwargs)
             except BaseException as error:
@@ -139,6 +141,7 @@ class Hook:
                 raise
             finally:
                 run.body_cpu = process_time() - cpu
+                run.body_others = run.others_s() - others_s
                 run.body_serialization = meter.serialization - serialization
                 run.body_gc = meter.gc - collected
                 run.body_publish = meter.publish - published
@@ -147,6 +150,14 @@ class Hook:
                     self._enrich(recorder, run)
 
         return body
+
+    def _note_body(self, recorder: Recorder, run: Running, cpu: float) -> None:
+        try:
+            recorder.segment.body(run.attempt_no, cpu)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:
+            self._disable(error)
 
     def _enrich(self, recorder: Recorder, run: Running) -> None:
         try:

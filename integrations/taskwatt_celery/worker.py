@@ -15,7 +15,7 @@ from celery import signals
 from taskwatt.drainer import Death
 from taskwatt.export.context import Sample, env_sampler
 from taskwatt.gauges import Reading
-from taskwatt.meter import ignore_collections, meter, watch_collections
+from taskwatt.meter import ignore_collections, meter, own_cost, watch_collections
 from taskwatt.observations import ProcessClass
 from taskwatt.runtime import runtime
 from taskwatt.segments import SegmentWriter
@@ -95,9 +95,10 @@ class Worker:
                 self._other_pool = True
                 log.warning("taskwatt does not measure the %r pool; this worker runs without it", pool)
                 return
-            self._sampler()  # imported before the fork, once for all children
-            if runtime.become_owner(process_class("worker")) is None:
-                return
+            with own_cost():
+                self._sampler()  # imported before the fork, once for all children
+                if runtime.become_owner(process_class("worker")) is None:
+                    return
             serialization.refresh()
             watch_collections()
             self._measured_main = True
@@ -111,6 +112,7 @@ class Worker:
                 return
             controller = getattr(sender, "controller", None)
             agent = runtime.start_agent(process_class("worker"), _service(sender), self._take_received)
+            self._received_at = meter.outside_attempts()[0]
             if agent is not None and controller is not None:
                 probe = _WorkerProbe(controller, sender)
                 agent.slots = probe.slots()
@@ -124,12 +126,13 @@ class Worker:
         """In a pool child (in the solo pool: the main process itself), before its first task."""
         try:
             segment = runtime.segment
+            serves = segment is not None
             if segment is None:
                 segment = runtime.become_child(process_class("worker"))
             if segment is not None:
                 serialization.refresh()
                 watch_collections()
-                self._recorder = Recorder(segment, self._sampler())
+                self._recorder = Recorder(segment, self._sampler(), serves=serves)
         except Exception as error:
             log.warning("taskwatt could not prepare this pool process: %r", error, exc_info=error)
 
@@ -140,7 +143,8 @@ class Worker:
 
     def _on_received(self, request: Any = None, **_: Any) -> None:
         """In the main process, for each message: what was spent on decoding since the last one was this one's."""
-        spent, self._received_at = meter.serialization - self._received_at, meter.serialization
+        decoded = meter.outside_attempts()[0]
+        spent, self._received_at = decoded - self._received_at, decoded
         if spent > 0 and request is not None and len(self._received) < 1000:
             self._received[request.name] = self._received.get(request.name, 0.0) + spent
 

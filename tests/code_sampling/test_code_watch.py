@@ -44,15 +44,18 @@ def test_a_hot_task_is_asked_for_once_and_again_after_a_minute() -> None:
     for second in range(62):
         asked.tick(second, [SPIN] if second >= 2 else [])
     assert (asked.questions, asked.watch.sites) == (1, {"shop.render": SPIN})
-    asked.tick(63, [SPIN])
+    asked.tick(62, [SPIN])
     assert asked.questions == 2
 
 
-def test_without_an_answer_the_question_is_repeated_and_nothing_is_claimed() -> None:
+def test_without_an_answer_the_question_is_repeated_ever_more_rarely_and_nothing_is_claimed() -> None:
     asked = Asked()
-    for second in range(11):
+    seen = []
+    for second in range(62):
+        before = asked.questions
         asked.tick(second, [])
-    assert (asked.questions, asked.watch.sites) == (3, {})
+        seen += [second] if asked.questions > before else []
+    assert (seen, asked.watch.sites) == ([0, 4, 12, 28, 60], {})
 
 
 def test_a_cool_task_is_not_asked_for() -> None:

@@ -8,6 +8,7 @@ A segment is one file of `SIZE` bytes, little-endian:
     512     reader     the drainer's tail, its request for code samples, and how far it read the cells (single writer:
                        the drainer)
     1024    in flight  the attempt now running, complete enough to be settled by others if the process dies
+    1400    body       when that attempt's body began
     1536    code       the hottest line per task type, while asked
     4096    strings    append-only table of names: u16 length + UTF-8
     36864   cells      totals per (task, outcome) for attempts that found the ring full
@@ -57,6 +58,9 @@ CELLS_READ: Final = Struct("<120I")
 """Attempts already taken from each of the first cells: few processes fill their ring, with few kinds of attempts."""
 
 IN_FLIGHT_AT: Final = 1024
+BODY_AT: Final = 1400
+BODY: Final = Struct("<Qd")
+"""Attempt number, process CPU when its body began (s): what a killed attempt used before is not the task's."""
 CODE_AT: Final = 1536
 CODE: Final = Struct("<IIHHd100s200s")
 """CRC-32 of the rest, line, task string, samples, weight, function, file."""
@@ -197,7 +201,8 @@ NO_SPAN: Final = bytes(8)
 NO_STRING: Final = 0xFFFF
 
 assert HEAD.size + RECORD.size <= SLOT
-assert IN_FLIGHT.size + RECORD.size <= CODE_AT - IN_FLIGHT_AT
+assert IN_FLIGHT.size + RECORD.size <= BODY_AT - IN_FLIGHT_AT
+assert BODY_AT + BODY.size <= CODE_AT
 assert CODE_AT + CODE.size * CODE_SLOTS <= STRINGS_AT
 assert CELLS_AT + CELL.size * CELL_SLOTS <= SPILL_AT
 assert IDENTITY.size <= PROGRESS_AT

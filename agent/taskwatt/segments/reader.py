@@ -48,6 +48,8 @@ class InFlight(NamedTuple):
     attempt_no: int
     cpu_at_start: float
     children_at_start: float
+    cpu_at_body: float | None
+    """None when its body has not begun, or nobody knows when it does."""
     record: Drained
 
 
@@ -225,7 +227,9 @@ class SegmentReader:
                 if attempt_no <= max(self._last_attempt_no, self.progress().finished_no):
                     return None
                 record = self._resolve(0, raw[layout.IN_FLIGHT.size :])
-                return InFlight(attempt_no, cpu_at_start, children_at_start, record)
+                number, cpu_at_body = layout.BODY.unpack(self._bytes(layout.BODY_AT, layout.BODY.size))
+                begun = number == attempt_no and cpu_at_body >= cpu_at_start
+                return InFlight(attempt_no, cpu_at_start, children_at_start, cpu_at_body if begun else None, record)
         self.damaged += ended and any(raw)
         return None
 

@@ -93,15 +93,20 @@ def decode(drained: Drained) -> Attempt | Publish | None:
     )
 
 
-def killed(drained: Drained, *, state: str, died_ns: int, cpu_s: float, max_rss: int | None) -> Drained:
+def killed(
+    drained: Drained, *, state: str, died_ns: int, before_s: float, cpu_s: float, max_rss: int | None
+) -> Drained:
     """The record of an attempt in flight as it stands once its process has died.
 
-    What it used is business: nobody was left to split it. `max_rss` None: the one noted at its start holds.
+    What it used is business but for `before_s`, the part before its body began: nobody was left to split it further.
+    `max_rss` None: the one noted at its start holds.
     """
     record = Record.unpack(drained.payload)
+    before_s = max(0.0, min(cpu_s, before_s))
     record = record._replace(
         duration=max(0.0, (died_ns - record.start_ns) / 1e9),
-        business=max(0.0, cpu_s),
+        business=max(0.0, cpu_s - before_s),
+        framework=before_s,
         max_rss=record.max_rss if max_rss is None else max_rss,
         outcome=_CANCELLED,
         state=STATES.index(state) if state in STATES else 0,

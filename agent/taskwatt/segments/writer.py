@@ -122,6 +122,10 @@ class SegmentWriter:
         at = layout.IN_FLIGHT_AT
         self._map[at : at + 4 + len(rest)] = _crc32(rest).to_bytes(4, "little") + rest
 
+    def body(self, attempt_no: int, cpu: float) -> None:
+        """Note that the body of the attempt in flight begins."""
+        layout.BODY.pack_into(self._map, layout.BODY_AT, attempt_no, cpu)
+
     def overflow(
         self, key: tuple[int, int, int], attempt_no: int, cpu_at_exit: float, numbers: tuple[float, ...]
     ) -> None:
