@@ -10,9 +10,13 @@ from __future__ import annotations
 import functools
 import gc
 import threading
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
 from time import thread_time
-from typing import ParamSpec, TypeVar
+from types import MethodType
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,7 +24,6 @@ R = TypeVar("R")
 
 class _Inside(threading.local):
     encoder = False
-    collecting_since = 0.0
 
 
 class Meter:
@@ -29,18 +32,24 @@ class Meter:
     Plain additions: a lost update between threads costs one sample, not a crash.
     """
 
-    __slots__ = ("gc", "publish", "serialization")
+    __slots__ = ("collected", "publish", "serialization")
 
     def __init__(self) -> None:
         self.serialization = 0.0
-        self.gc = 0.0
-        """Everywhere, encoders included; `serialization` is already net of it."""
+        """Net of garbage collection."""
+        self.collected = deque([0.0], maxlen=1)
         self.publish = 0.0
-        """Handing messages to a broker, net of the two above."""
+        """Handing messages to a broker, net of serialization and garbage collection."""
+
+    @property
+    def gc(self) -> float:
+        """Everywhere, encoders included."""
+        return self.collected[0]
 
 
 meter = Meter()
 _inside = _Inside()
+_watching: Any = None
 
 
 def timed(function: Callable[P, R]) -> Callable[P, R]:
@@ -48,19 +57,20 @@ def timed(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def counted(*args: P.args, **kwargs: P.kwargs) -> R:
-        if _inside.encoder:
-            return function(*args, **kwargs)
-        _inside.encoder = True
-        collected = meter.gc
-        started = thread_time()
         try:
-            return function(*args, **kwargs)
+            if _inside.encoder:
+                return function(*args, **kwargs)
+            _inside.encoder = True
+            collected = meter.gc
+            started = thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _inside.encoder = False
+                meter.serialization += max(0.0, thread_time() - started - (meter.gc - collected))
         except BaseException as error:
             hide_this_frame(error)
             raise
-        finally:
-            meter.serialization += max(0.0, thread_time() - started - (meter.gc - collected))
-            _inside.encoder = False
 
     return counted
 
@@ -74,20 +84,35 @@ def hide_this_frame(error: BaseException) -> None:
         error.__traceback__ = error.__traceback__.tb_next
 
 
-def _on_collection(phase: str, _info: dict[str, int]) -> None:
-    if phase == "start":
-        _inside.collecting_since = thread_time()
-    elif _inside.collecting_since:
-        meter.gc += thread_time() - _inside.collecting_since
-        _inside.collecting_since = 0.0
-
-
 def watch_collections() -> None:
     """Count garbage collection from now on; idempotent."""
-    if _on_collection not in gc.callbacks:
-        gc.callbacks.append(_on_collection)
+    global _watching
+    if _watching is None:
+        _watching = _collector_callback()
+        gc.callbacks.append(_watching)
 
 
 def ignore_collections() -> None:
-    if _on_collection in gc.callbacks:
-        gc.callbacks.remove(_on_collection)
+    global _watching
+    if _watching in gc.callbacks:
+        gc.callbacks.remove(_watching)
+    _watching = None
+
+
+def _collector_callback() -> Any:
+    """A callback for the garbage collector in which no Python code runs.
+
+    A signal that arrives during a collection is handled by the next Python code of the main thread. Were that a
+    callback of ours, the exception of a soft time limit would end there: the collector swallows what its callbacks
+    raise. So this one is put together from functions written in C: `getattr(phases, "start" | "stop", info)` reads a
+    property whose getter takes the next element of an endless iterator over the thread's CPU clock. With each element x
+    the iterator goes from a to x - a: after every stop that is the sum of what all collections took.
+    """
+    clock = accumulate(iter(thread_time, None), float.__rsub__, initial=meter.gc)
+    next(clock)
+
+    class Phases:
+        start = property(partial(next, map(deque[float](maxlen=1).append, clock)))
+        stop = property(partial(next, map(meter.collected.append, clock)))
+
+    return MethodType(getattr, Phases())

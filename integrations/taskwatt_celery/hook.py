@@ -17,16 +17,18 @@ import logging
 from collections.abc import Callable
 from time import process_time
 from types import FunctionType
-from typing import Any
-
-from billiard.exceptions import SoftTimeLimitExceeded
+from typing import Any, ParamSpec, TypeVar
 
 from taskwatt.export.context import OFFICIAL
+from taskwatt.interruption import raised_by_a_signal
 from taskwatt.meter import hide_this_frame, meter
 from taskwatt_celery.attempt import Recorder, Running
 from taskwatt_celery.outcome import classify, outcome_of
 
 log = logging.getLogger("taskwatt")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Hook:
@@ -66,49 +68,51 @@ class Hook:
                 "taskwatt stopped measuring attempts in this process: its hook failed: %r", error, exc_info=error
             )
 
+    def _guarded(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Run one step of ours. Its failure ends the measuring and stays here; a signal that hit it is not ours."""
+        try:
+            return step(*args, **kwargs)
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise
+            self._disable(error)
+            return None
+
     def _wrap_fast(self, original: Any) -> Any:
         @functools.wraps(original)
         def fast_trace_task(task: str, uuid: str, request: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
             recorder = self._recorder()
             if recorder is None or self._failed:
                 return original(task, uuid, request, body, *args, **kwargs)
-            run = None
-            try:
-                run = recorder.begin(task, uuid, request, body)
-            except SoftTimeLimitExceeded:
-                raise
-            except Exception as error:
-                self._disable(error)
+            run = self._guarded(recorder.begin, task, uuid, request, body)
             try:
                 result = original(task, uuid, request, body, *args, **kwargs)
             except BaseException as error:
                 hide_this_frame(error)
                 if run is not None:
-                    self._end(recorder, run, *classify(run.error or error, task), uuid)
+                    self._guarded(self._end, recorder, run, uuid, error, None)
                 raise
             if run is not None:
-                self._end(recorder, run, *outcome_of(run, result), uuid)
+                self._guarded(self._end, recorder, run, uuid, None, result)
             return result
 
         return fast_trace_task
 
-    def _end(self, recorder: Recorder, run: Running, outcome: int, state: int, task_id: str) -> None:
+    def _end(self, recorder: Recorder, run: Running, task_id: str, error: BaseException | None, result: Any) -> None:
+        outcome, state = outcome_of(run, result) if error is None else classify(run.error or error, run.task_name)
         try:
             recorder.end(run, outcome, state, task_id)
-        except SoftTimeLimitExceeded:
+        except Exception as interruption:
+            if raised_by_a_signal(interruption) and recorder.segment.finished_no < run.attempt_no:
+                recorder.end(run, outcome, state, task_id)  # a time limit of the user's; the attempt still counts
             raise
-        except Exception as error:
-            self._disable(error)
 
     def _wrap_build(self, original: Any) -> Any:
         @functools.wraps(original)
         def build_tracer(name: str, task: Any, *args: Any, **kwargs: Any) -> Any:
             tracer = original(name, task, *args, **kwargs)
             if not kwargs.get("eager"):
-                try:
-                    self._time_body(tracer)
-                except Exception as error:
-                    self._disable(error)
+                self._guarded(self._time_body, tracer)
             return tracer
 
         return build_tracer
@@ -124,13 +128,9 @@ class Hook:
 
     def _wrap_body(self, function: Any) -> Any:
         def body(*args: Any, **kwargs: Any) -> Any:
-            recorder = self._recorder()
-            run = recorder.running if recorder is not None else None
-            if recorder is None or run is None or run.body:
+            run = None if self._failed else self._guarded(self._enter_body)
+            if run is None:
                 return function(*args, **kwargs)
-            run.body = True
-            serialization, collected, published = meter.serialization, meter.gc, meter.publish
-            cpu = process_time()
             try:
                 return function(*args, **kwargs)
             except BaseException as error:
@@ -138,20 +138,28 @@ class Hook:
                 hide_this_frame(error)
                 raise
             finally:
-                run.body_cpu = process_time() - cpu
-                run.body_serialization = meter.serialization - serialization
-                run.body_gc = meter.gc - collected
-                run.body_publish = meter.publish - published
-                run.finished_body = True
-                if run.scope.mode == OFFICIAL:
-                    self._enrich(recorder, run)
+                self._guarded(self._leave_body, run)
 
         return body
 
-    def _enrich(self, recorder: Recorder, run: Running) -> None:
-        try:
+    def _enter_body(self) -> Running | None:
+        """Called right before the task's function; None when there is nothing to measure (nested, or not ours)."""
+        recorder = self._recorder()
+        run = recorder.running if recorder is not None else None
+        if run is None or run.body:
+            return None
+        run.body = True
+        run.body_serialization, run.body_gc, run.body_publish = meter.serialization, meter.gc, meter.publish
+        run.body_cpu = process_time()
+        return run
+
+    def _leave_body(self, run: Running) -> None:
+        """Called right after it, however it ended; its exception is under way."""
+        run.body_cpu = process_time() - run.body_cpu
+        run.body_serialization = meter.serialization - run.body_serialization
+        run.body_gc = meter.gc - run.body_gc
+        run.body_publish = meter.publish - run.body_publish
+        run.finished_body = True
+        recorder = self._recorder()
+        if run.scope.mode == OFFICIAL and recorder is not None:
             recorder.enrich_official(run)
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception as error:
-            self._disable(error)
