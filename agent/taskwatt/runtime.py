@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskwatt.observations import ProcessClass
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("taskwatt")
 
 
+_REMEMBERED: Final = 1024
 _inherited: list[object] = []
 
 
@@ -125,9 +126,17 @@ class Runtime:
         atexit.register(self.stop)
         return self.agent
 
+    def note_death(self, pid: int, death: Death) -> None:
+        """A child of this process was reaped; the drainer takes this out when it settles that child's segment."""
+        if self.segment is None:
+            return
+        self.deaths[pid] = death
+        if len(self.deaths) > _REMEMBERED:  # children that had no segment are never settled
+            del self.deaths[next(iter(self.deaths))]
+
     def note_ended(self, task_id: str, state: str) -> None:
         """The parent ended an attempt of this task id; its record will say so."""
-        if len(self.ended) > 1024:
+        if len(self.ended) > _REMEMBERED:
             self.ended.clear()
         self.ended[task_id] = state
 

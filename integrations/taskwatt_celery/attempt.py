@@ -19,6 +19,7 @@ from typing import Any
 
 from celery.exceptions import Reject
 
+from taskwatt import clocks
 from taskwatt.code_sampler import CodeSampler, hottest
 from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
 from taskwatt.meter import meter
@@ -364,5 +365,4 @@ def _children_cpu() -> float:
 
 
 def _max_rss() -> int:
-    """Bytes; Linux reports kilobytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return clocks.max_rss(resource.getrusage(resource.RUSAGE_SELF))

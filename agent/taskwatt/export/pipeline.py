@@ -76,6 +76,7 @@ class Pipeline:
         self._retry_at = 0.0
         self._backoff_s = 0.5
         self._reported = False
+        self._failed = False
         self._exchange = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -145,7 +146,7 @@ class Pipeline:
                         self._collect_history()
                         next_history = now + HISTORY_S
             except Exception as error:
-                log.warning("taskwatt's export failed and goes on: %r", error, exc_info=error)
+                self._report_failure(error)
         self._finish()
 
     def _finish(self) -> None:
@@ -159,7 +160,13 @@ class Pipeline:
                 for exporter in self._span_exporters:
                     exporter.shutdown()
         except Exception as error:
-            log.warning("taskwatt could not send its last data: %r", error)
+            self._report_failure(error)
+
+    def _report_failure(self, error: Exception) -> None:
+        """A bug of ours, or of an exporter; the first one says where to look."""
+        if not self._failed:
+            self._failed = True
+            log.warning("taskwatt's export failed and goes on: %r", error, exc_info=error)
 
     def _probe(self) -> None:
         readings: list[Reading] = []
