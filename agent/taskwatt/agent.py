@@ -140,9 +140,9 @@ class Agent:
         finished = self._pipeline.stop()
         self._drainer.close()
         self._journal.close()
-        others = [path for path in self._directory.segments() if path != self._segment.path]
+        unsettled = self._drainer.unsettled()
         self._segment.close()
-        if finished and not others:
+        if finished and not unsettled:
             self._directory.remove()
 
     def _run(self) -> None:
@@ -222,6 +222,7 @@ class Agent:
         for reason, count in collected.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
         self.dropped["journal"] = self._journal.dropped
+        self.dropped["history"] = self._history.dropped
         return served
 
     def _clocks(self) -> tuple[float, float, float, float]:
@@ -345,7 +346,9 @@ class Agent:
         try:
             temporary.write_text(json.dumps(self._document))
             temporary.replace(self._directory.latest)
-        except OSError:
+        except OSError as error:
+            if not self.dropped.get("latest"):
+                log.warning("taskwatt cannot write to %s and drops what does not fit: %s", self._directory.path, error)
             self.dropped["latest"] = self.dropped.get("latest", 0) + 1
         if now >= self._verdicts_at:
             self._verdicts_at = now + VERDICTS_EVERY_S

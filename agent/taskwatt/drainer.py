@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from taskwatt import clocks
 from taskwatt.journal import Journal
@@ -22,6 +22,7 @@ from taskwatt.segments.records import decode
 
 log = logging.getLogger("taskwatt")
 
+_GRACE_S = 2.0
 _CANCELLED = OUTCOMES.index("cancelled")
 
 
@@ -160,6 +161,11 @@ class Drainer:
         for process in self._processes.values():
             process.reader.ask_for_code(until_ns)
 
+    def unsettled(self) -> list[Path]:
+        """Segments of other processes that still hold something: neither settled nor left out."""
+        own = self._own.path if self._own is not None else None
+        return [path for path in self.directory.segments() if path != own and path not in self._refused]
+
     def all_ended(self) -> bool:
         """Has every process of this directory ended? (For recovery.)"""
         found = Collected()
@@ -179,14 +185,14 @@ class Drainer:
             try:
                 reader = SegmentReader(path, self._own.descriptor if own and self._own is not None else None)
             except (Damaged, OSError) as error:
-                if isinstance(error, Damaged) and time.time() - _modified(path) < 2.0:
+                if isinstance(error, Damaged) and 0 <= time.time() - _modified(path) < _GRACE_S:
                     continue  # perhaps still being made
                 self._refused.add(path)
                 found.dropped["segment"] = found.dropped.get("segment", 0) + 1
                 log.warning("taskwatt left out a segment: %s", error)
                 continue
             reader.skip_to(self.journal.highest.get(reader.name, 0) + 1)
-            self._processes[path] = _Process(reader, cast(ProcessClass, reader.process_class), own)
+            self._processes[path] = _Process(reader, reader.process_class, own)
 
     def _alive(self, process: _Process) -> bool:
         """By its lock; a process that closed all its descriptors has lost it and is looked up by pid and start time."""

@@ -164,7 +164,7 @@ class Journal:
 
 def _pack(record: Drained) -> bytes:
     parts = (
-        record.segment.encode(),
+        record.segment.encode("utf-8", "replace"),
         record.payload,
         record.task.encode(),
         record.queue.encode(),

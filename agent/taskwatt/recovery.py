@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
 
 from taskwatt.drainer import Collected, Drainer, Settled
 from taskwatt.journal import Journal
@@ -69,7 +68,7 @@ def _orphan(directory: AgentDirectory) -> Recovered | None:
 
 def _reported_late(journal: Journal, owner: SegmentReader) -> Collected:
     """Attempts that were folded by the dead agent after its last accepted metrics: nobody counts them but us."""
-    process_class = cast(ProcessClass, owner.process_class)
+    process_class = owner.process_class
     found = Collected()
     for _, record in journal.read(journal.metrics, journal.last):
         observed = decode(record)

@@ -192,5 +192,6 @@ def _parse_traceparent(value: object) -> SpanContext:
             trace_id, span_id, flags = int(value[3:35], 16), int(value[36:52], 16), int(value[53:55], 16)
         except ValueError:
             return _NO_PARENT
-        return SpanContext(trace_id, span_id, True, TraceFlags(flags))
+        if trace_id > 0 and span_id > 0 and flags >= 0:  # `int` accepts signs
+            return SpanContext(trace_id, span_id, True, TraceFlags(flags))
     return _NO_PARENT

@@ -123,7 +123,20 @@ def _user_data(raw: bytes) -> dict[str, Any]:
     if not raw:
         return {}
     try:
-        found = json.loads(raw)
-    except ValueError:
+        found = _encodable(json.loads(raw))
+    except (ValueError, RecursionError):
         return {}
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
+def _encodable(value: Any) -> Any:
+    """Without what protobuf has no room for: half a surrogate pair, integers beyond 64 bits."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return str(value)
+    if isinstance(value, list):
+        return [_encodable(item) for item in cast(list[object], value)]
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in cast(dict[str, object], value).items()}
+    return value

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple, cast, get_args
 
-from taskwatt.observations import OTHER, OUTCOMES, STATES, CodeSite
+from taskwatt.observations import OTHER, OUTCOMES, STATES, CodeSite, ProcessClass
 from taskwatt.segments import layout
 
 _FLOCK = struct.Struct("hhqqi4x")
+_OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Never follows a link out of the directory, never waits for the other end of a FIFO."""
+
+_MOST: Final = 1 << 48
+"""No count and no size in a segment is larger; one that is comes from a torn or hostile file."""
+_LONGEST_S: Final = 1e9
+"""No time in a segment is longer."""
 
 
 class Damaged(Exception):
@@ -85,7 +94,7 @@ class SegmentReader:
         """
         self.path = path
         self._own = descriptor is not None
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW) if descriptor is None else descriptor
+        self.descriptor = os.open(path, _OPEN) if descriptor is None else descriptor
         try:
             self._read_identity()
         except BaseException:
@@ -95,28 +104,33 @@ class SegmentReader:
         self._strings: list[str] = []
         self._strings_end = layout.STRINGS_AT
         tail, spilled, _ = layout.READER.unpack(self._bytes(layout.READER_AT, layout.READER.size))
-        self._next = max(1, tail)
-        self._spill_tail = spilled
+        newest = self.progress().head + layout.RING_SLOTS
+        self._next = max(1, tail if tail <= newest else newest - 2 * layout.RING_SLOTS)
+        self._spill_tail = spilled if spilled < _MOST else 0
         self._stuck_at = 0
-        self._read_counters: tuple[int, ...] = (0,) * 8
+        self._bad_cells = False
         self.damaged = 0
         """Records that were reserved but never finished, or whose checksum does not hold."""
         self.last_attempt_no = 0
         """Highest attempt number drained."""
 
     def _read_identity(self) -> None:
+        shown = os.fsencode(self.path).decode("utf-8", "replace")
+        found = os.fstat(self.descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Damaged(f"{shown} is not a regular file")
         raw = os.pread(self.descriptor, layout.IDENTITY.size, 0)
         if len(raw) < layout.IDENTITY.size:
-            raise Damaged(f"{self.path} is too short for a segment")
+            raise Damaged(f"{shown} is too short for a segment")
         magic, version, pid, ticks, namespace, boot, created, monotonic, role, process_class = layout.IDENTITY.unpack(
             raw
         )
         if magic != layout.MAGIC:
-            raise Damaged(f"{self.path} is not a segment")
+            raise Damaged(f"{shown} is not a segment")
         if version != layout.VERSION:
-            raise Damaged(f"{self.path} has layout version {version}, this reader knows {layout.VERSION}")
-        if os.fstat(self.descriptor).st_size != layout.SIZE:
-            raise Damaged(f"{self.path} has {os.fstat(self.descriptor).st_size} bytes instead of {layout.SIZE}")
+            raise Damaged(f"{shown} has layout version {version}, this reader knows {layout.VERSION}")
+        if found.st_size != layout.SIZE:
+            raise Damaged(f"{shown} has {found.st_size} bytes instead of {layout.SIZE}")
         self.pid: int = pid
         self.start_ticks: int = ticks
         self.pid_namespace: int = namespace
@@ -124,7 +138,8 @@ class SegmentReader:
         self.created_ns: int = created
         self.wall_minus_monotonic_s: float = created / 1e9 - monotonic
         self.role: int = role
-        self.process_class: str = process_class.rstrip(b"\0").decode("utf-8", "replace") or "job"
+        name = _text(process_class)
+        self.process_class: ProcessClass = cast(ProcessClass, name) if name in get_args(ProcessClass) else "job"
 
     def alive(self) -> bool:
         """Does the writing process still hold its lock? (Its pid may have been reused by another.)"""
@@ -147,7 +162,7 @@ class SegmentReader:
 
         `ended`: the writer is dead, so nothing more will be finished.
         """
-        head = self.progress().head
+        head = min(self.progress().head, self._next + layout.RING_SLOTS)
         found: list[Drained] = []
         while len(found) < limit:
             chunk = self._chunk(min(limit - len(found), layout.RING_SLOTS - self._next % layout.RING_SLOTS))
@@ -193,11 +208,13 @@ class SegmentReader:
         os.pwrite(self.descriptor, struct.pack("<Q", until_ns), layout.READER_AT + 16)
 
     def progress(self) -> Progress:
-        return Progress(*layout.PROGRESS.unpack(self._bytes(layout.PROGRESS_AT, layout.PROGRESS.size)))
+        head, finished_no, *cpu = layout.PROGRESS.unpack(self._bytes(layout.PROGRESS_AT, layout.PROGRESS.size))
+        at_exit, startup, none = (seconds if 0 <= seconds < _LONGEST_S else 0.0 for seconds in cpu)
+        return Progress(min(head, _MOST), finished_no, at_exit, startup, none)
 
     def counters(self) -> Counters:
-        self._read_counters = layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size))
-        return Counters(*self._read_counters[2:7])
+        counted = layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size))
+        return Counters(*(min(count, _MOST) for count in counted[2:7]))
 
     def in_flight(self) -> InFlight | None:
         """What runs now, or ran when the process died; None when the last begun attempt has finished."""
@@ -219,7 +236,10 @@ class SegmentReader:
         raw = self._bytes(layout.CELLS_AT, count * layout.CELL.size)
         cells: list[Cell] = []
         for task, outcome, state, _, attempts, firsts, repeats, *cpu in layout.CELL.iter_unpack(raw):
-            if outcome < len(OUTCOMES) and state < len(STATES):
+            if attempts and not _plausible(outcome, state, (attempts, firsts, repeats), cpu):
+                self.damaged += not self._bad_cells
+                self._bad_cells = True
+            elif attempts:
                 business, serialization, gc, framework, agent, subprocesses = cpu
                 split = (business, serialization, gc, framework, agent, subprocesses)
                 cells.append(Cell(self._string(task), outcome, state, attempts, firsts, repeats, split))
@@ -266,7 +286,8 @@ class SegmentReader:
         )
 
     def _spilled(self, at: int, length: int) -> bytes:
-        if length > layout.SPILL_MAX + 4 or length < 4 or at % layout.SPILL_SIZE + length > layout.SPILL_SIZE:
+        inside = 4 <= length <= layout.SPILL_MAX + 4 and at % layout.SPILL_SIZE + length <= layout.SPILL_SIZE
+        if not inside or at > _MOST:
             self.damaged += 1
             return b""
         raw = self._bytes(layout.SPILL_AT + at % layout.SPILL_SIZE, length)
@@ -295,6 +316,15 @@ class SegmentReader:
             self._strings.append(_text(raw[at + 2 : at + 2 + length]))
             at += 2 + length
         self._strings_end += at
+
+
+def _plausible(outcome: int, state: int, counts: Sequence[int], seconds: Sequence[float]) -> bool:
+    return (
+        outcome < len(OUTCOMES)
+        and state < len(STATES)
+        and max(counts) < _MOST
+        and all(-1.0 < each < _LONGEST_S for each in seconds)
+    )
 
 
 def _text(raw: bytes) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import uuid
+from typing import Final
 
 from taskwatt.observations import OUTCOMES, STATES, Attempt, Cpu, Publish
 from taskwatt.segments import layout
 from taskwatt.segments.reader import Drained
+
+_LONGEST_S: Final = 1e9
+_LAST_NS: Final = 1 << 62
+_LARGEST: Final = 1 << 48
 
 SPILLED_ID = "id"
 """Key of a task id that is no UUID within the spilled JSON."""
@@ -27,13 +31,16 @@ def pack_task_id(task_id: str) -> bytes | None:
 
 
 def decode(record: Drained) -> Attempt | Publish | None:
-    """The observation; None for a kind, outcome or state that this version does not know (the caller counts it)."""
+    """The observation; None for one that this version does not know or that cannot be (the caller counts it)."""
     (
         kind, flags, _task, task_id, trace_id, span_id, parent_id, link_trace, link_span, start_ns,
         duration, wait, delay, business, serialization, gc, framework, agent, subprocesses,
         _attempt_no, body_size, max_rss, retries, depth, nesting, _queue, args_hash,
         outcome, state, _publisher, _length, _at,
     ) = layout.RECORD.unpack(record.payload)  # fmt: skip
+    cpu = Cpu(business, serialization, gc, framework, agent, subprocesses)
+    if not _possible(start_ns, duration, cpu, body_size, max_rss):
+        return None
     name = _spilled_id(record.user_data) if flags & layout.ID_SPILLED else str(uuid.UUID(bytes=task_id))
     if kind == layout.PUBLISH:
         return Publish(
@@ -61,12 +68,12 @@ def decode(record: Drained) -> Attempt | Publish | None:
         start_ns=start_ns,
         duration_s=duration,
         queue=record.queue,
-        queue_wait_s=None if math.isnan(wait) else wait,
-        cpu=Cpu(business, serialization, gc, framework, agent, subprocesses),
+        queue_wait_s=_known(wait),
+        cpu=cpu,
         retries=retries,
         nesting=nesting,
         redelivered=bool(flags & layout.REDELIVERED),
-        retry_delay_s=None if math.isnan(delay) else delay,
+        retry_delay_s=_known(delay),
         depth=depth,
         args_hash=args_hash,
         body_size=body_size,
@@ -82,9 +89,24 @@ def decode(record: Drained) -> Attempt | Publish | None:
     )
 
 
+def _possible(start_ns: int, duration_s: float, cpu: Cpu, *sizes: int) -> bool:
+    """Could this have happened? What could not would stop the encoder of an exporter, and with it all that follows."""
+    return (
+        0 < start_ns < _LAST_NS
+        and 0 <= duration_s < _LONGEST_S
+        and all(-1.0 < seconds < _LONGEST_S for seconds in cpu)
+        and max(sizes) < _LARGEST
+    )
+
+
+def _known(seconds: float) -> float | None:
+    """NaN stands for unknown; what no clock can have shown (a header of somebody else's) is unknown as well."""
+    return seconds if abs(seconds) < _LONGEST_S else None
+
+
 def _spilled_id(data: bytes) -> str:
     try:
         found = json.loads(data)[SPILLED_ID]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return found if isinstance(found, str) else ""
+    return found.encode("utf-8", "replace").decode() if isinstance(found, str) else ""
