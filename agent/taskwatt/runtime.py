@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskwatt.observations import ProcessClass
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
-from taskwatt.segments.directory import identity
+from taskwatt.segments.directory import agent_of
 from taskwatt.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,16 +77,17 @@ class Runtime:
         if self.segment is not None or self._refused:
             return self.segment
         self._refused = True
-        parent = os.getppid()
+        directory = agent_of(os.getppid(), Settings.from_environ(os.environ).directory)
+        if directory is None:
+            log.info("taskwatt: the parent of process %d runs no agent; this process is not measured", os.getpid())
+            return None
         try:
-            runtime, _ = RuntimeDirectory.open(Settings.from_environ(os.environ).directory)
-            directory = AgentDirectory(runtime.path / "agents" / identity(parent))
-            if not directory.owner_segment.exists():
-                log.info("taskwatt: the parent of process %d runs no agent; this process is not measured", os.getpid())
-                return None
             self.segment = SegmentWriter(directory.child_segment(os.getpid()), layout.CHILD, process_class)
-        except (OSError, UnusableDirectory) as error:
-            log.warning("taskwatt is off in process %d: %s", os.getpid(), error)
+        except OSError as error:
+            level = logging.WARNING if directory.first_to_say("no-segment") else logging.DEBUG
+            log.log(
+                level, "taskwatt is off in process %d: it has no room in %s: %s", os.getpid(), directory.path, error
+            )
             return None
         self._refused = False
         self._watch_forks()

@@ -62,8 +62,11 @@ class HistoryWriter:
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, data)
+                written = os.write(descriptor, data)
                 size = os.fstat(descriptor).st_size
+                if written < len(data):  # no room for the rest; half a line would spoil the next one
+                    os.ftruncate(descriptor, size - written)
+                    self.dropped += 1
             finally:
                 os.close(descriptor)
             if size > FILE_BYTES:

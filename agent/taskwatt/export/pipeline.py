@@ -16,6 +16,7 @@ from typing import Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import ReadableSpan
@@ -30,6 +31,7 @@ from taskwatt.gauges import Probe, Reading
 from taskwatt.incidents import Incident, Transition
 from taskwatt.journal import Journal
 from taskwatt.observations import Attempt
+from taskwatt.segments.reader import Drained
 from taskwatt.segments.records import decode
 from taskwatt.windows import Window
 
@@ -75,8 +77,9 @@ class Pipeline:
         self._links: dict[str, tuple[int, int]] = {}
         self._retry_at = 0.0
         self._backoff_s = 0.5
-        self._reported = False
+        self._refused: set[str] = set()
         self._failed = False
+        self._dropped = observed.dropped
         self._exchange = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -189,15 +192,40 @@ class Pipeline:
             read_to = journal.spans
             for number, record in journal.read(journal.spans, BATCH):
                 read_to = number
-                observed = decode(record)
-                if observed is not None and self._factory.wanted(observed):
-                    spans.append(self._factory.span(observed))
+                spans.extend(self._spans_of(record))
             if read_to == journal.spans:  # what was missing was dropped by the bound
                 journal.accept(spans=journal.last)
                 return
             if spans and not self._export(spans):
                 return
             journal.accept(spans=read_to)
+
+    def _spans_of(self, record: Drained) -> list[ReadableSpan]:
+        """The span of a record, if it is to have one; what makes no span must not hold up the rest."""
+        try:
+            observed = decode(record)
+            wanted = observed is not None and self._factory.wanted(observed)
+            return [self._factory.span(observed)] if observed is not None and wanted else []
+        except Exception as error:
+            self._drop_span(error)
+            return []
+
+    def _encodable(self, spans: list[ReadableSpan]) -> list[ReadableSpan]:
+        """Those of a refused batch that are not to blame."""
+        found: list[ReadableSpan] = []
+        for span in spans:
+            try:
+                encode_spans([span])
+            except Exception as error:
+                self._drop_span(error)
+            else:
+                found.append(span)
+        return found
+
+    def _drop_span(self, error: Exception) -> None:
+        if not self._dropped.get("span"):
+            log.warning("taskwatt dropped a span that cannot be encoded: %r", error)
+        self._dropped["span"] = self._dropped.get("span", 0) + 1
 
     def _send_incidents(self) -> None:
         while self._incidents:
@@ -220,21 +248,34 @@ class Pipeline:
 
     def _export(self, spans: list[ReadableSpan]) -> bool:
         """True when every exporter took them. Repeats after a failure carry the same ids."""
-        taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
+        try:
+            reason = ""
+            taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
+        except Exception as error:
+            encodable = self._encodable(spans)
+            if len(encodable) < len(spans):
+                return not encodable or self._export(encodable)
+            taken, reason = False, f" ({error})"
         if taken:
             self._backoff_s = 0.5
-            if self._reported:
-                self._reported = False
-                log.warning("taskwatt's span receiver answers again")
         else:
             self._retry_at = time.monotonic() + self._backoff_s
             self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
-            if not self._reported:
-                self._reported = True
-                log.warning(
-                    "taskwatt's span receiver does not take spans; they wait, up to a bound: see OTEL_EXPORTER_OTLP_*"
-                )
+        self._report("spans", taken, reason)
         return taken
+
+    def _report(self, signal: str, taken: bool, reason: str = "") -> None:
+        """One line when the receiver begins to refuse, whichever signal meets it first, and one when it takes all."""
+        refused = bool(self._refused)
+        (self._refused.discard if taken else self._refused.add)(signal)
+        if not taken and not refused:
+            log.warning(
+                "taskwatt's receiver does not take %s%s; they wait, up to a bound: see OTEL_EXPORTER_OTLP_*",
+                signal,
+                reason,
+            )
+        elif refused and not self._refused:
+            log.warning("taskwatt's receiver answers again")
 
     def _collect(self) -> None:
         """Push metrics once; what was folded before this moment is then with the receiver."""
@@ -247,6 +288,7 @@ class Pipeline:
                     reader.collect()
 
     def _metrics_exported(self, taken: bool) -> None:
+        self._report("metrics", taken)
         if taken:
             self._journal.accept(metrics=self._collecting)
 
@@ -259,6 +301,8 @@ def _milliseconds(text: str | None, default_s: float) -> float:
     try:
         value = float(text) / 1000 if text else default_s
     except ValueError:
-        log.warning("OTEL_METRIC_EXPORT_INTERVAL=%r is not a number of milliseconds; using %g s", text, default_s)
+        log.warning(
+            "taskwatt: OTEL_METRIC_EXPORT_INTERVAL=%r is not a number of milliseconds; using %g s", text, default_s
+        )
         return default_s
     return value if value > 0 else default_s

@@ -56,6 +56,16 @@ class AgentDirectory:
             return []
         return [self.path / name for name in sorted(names, key=lambda name: name != "owner.seg")]
 
+    def first_to_say(self, what: str) -> bool:
+        """Is this process the first of the agent's to say something? Recycled children would repeat it for ever."""
+        try:
+            os.close(os.open(self.path / f"said-{what}", os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -114,6 +124,19 @@ def candidates(configured: Path | None) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def agent_of(pid: int, configured: Path | None) -> AgentDirectory | None:
+    """The folder of a process that runs an agent, wherever that one found room; None when it runs none."""
+    for candidate in candidates(configured):
+        directory = AgentDirectory(candidate / "agents" / identity(pid))
+        try:
+            _check_private(candidate)
+        except UnusableDirectory:
+            continue
+        if directory.owner_segment.exists():
+            return directory
+    return None
+
+
 def identity(pid: int) -> str:
     return f"{clocks.boot_id()[:8]}-{clocks.pid_namespace()}-{pid}-{clocks.start_time(pid) or 0}"
 
@@ -126,19 +149,27 @@ def _temporary() -> Path:
     return Path(tempfile.gettempdir()) / f"taskwatt-{os.getuid()}"
 
 
-def _claim(path: Path) -> None:
-    """Make `path` a private directory of ours with room for one segment, or raise UnusableDirectory saying why not."""
+def _check_private(path: Path) -> None:
+    """Raise UnusableDirectory, saying why, unless `path` is a directory of ours that nobody else may enter."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = os.lstat(path)
     except OSError as error:
-        raise UnusableDirectory(f"{path} cannot be made: {error.strerror}") from None
+        raise UnusableDirectory(f"{path} cannot be used: {error.strerror}") from None
     if not stat.S_ISDIR(found.st_mode):
         raise UnusableDirectory(f"{path} is not a directory")
     if found.st_uid != os.getuid():
         raise UnusableDirectory(f"{path} belongs to user {found.st_uid}, not to us ({os.getuid()})")
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise UnusableDirectory(f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):o}, want 700)")
+
+
+def _claim(path: Path) -> None:
+    """Make `path` a private directory of ours with room for one segment, or raise UnusableDirectory saying why not."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableDirectory(f"{path} cannot be made: {error.strerror}") from None
+    _check_private(path)
     probe = path / f".room-{os.getpid()}"
     try:
         descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -151,6 +182,18 @@ def _claim(path: Path) -> None:
     finally:
         os.close(descriptor)
         probe.unlink(missing_ok=True)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The last `most` bytes of a file; OSError for anything but a regular one (a FIFO would make us wait for ever)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path} is not a regular file")
+        return os.pread(descriptor, min(most, found.st_size), max(0, found.st_size - most))
+    finally:
+        os.close(descriptor)
 
 
 def reserve(descriptor: int, size: int) -> None:
