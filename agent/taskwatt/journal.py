@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from taskwatt.segments.directory import read_regular
 from taskwatt.segments.reader import Drained
 
 CHUNK_BYTES: Final = 1 << 18
@@ -156,7 +157,7 @@ class Journal:
 
     def _read_marks(self) -> tuple[int, int]:
         try:
-            spans, metrics = _MARKS.unpack((self._folder / "marks").read_bytes())
+            spans, metrics = _MARKS.unpack(read_regular(self._folder / "marks", 64))
         except (OSError, struct.error):
             return 0, 0
         return spans, metrics
@@ -178,7 +179,7 @@ def _pack(record: Drained) -> bytes:
 def _frames(path: Path) -> Iterator[Drained]:
     """The whole frames of a file, up to the first torn one."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, 2 * MAX_BYTES)
     except OSError:
         return
     at = 0
