@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Callable
 from time import process_time
 from types import FunctionType
@@ -46,16 +47,16 @@ class Hook:
     def install(self, trace: Any) -> None:
         """`trace`: the module celery.app.trace."""
         self._trace, self._fast, self._build = trace, trace.fast_trace_task, trace.build_tracer
-        trace.fast_trace_task = self._wrap_fast(trace.fast_trace_task)
-        trace.build_tracer = self._wrap_build(trace.build_tracer)
+        _replace("fast_trace_task", self._fast, self._wrap_fast(self._fast))
+        _replace("build_tracer", self._build, self._wrap_build(self._build))
 
     def uninstall(self) -> None:
         if self._trace is None:
             return
-        if getattr(self._trace.fast_trace_task, "__wrapped__", None) is self._fast:
-            self._trace.fast_trace_task = self._fast
-        if getattr(self._trace.build_tracer, "__wrapped__", None) is self._build:
-            self._trace.build_tracer = self._build
+        for name, original in (("fast_trace_task", self._fast), ("build_tracer", self._build)):
+            ours = getattr(self._trace, name)
+            if getattr(ours, "__wrapped__", None) is original:
+                _replace(name, ours, original)
         for cell, function in self._cells:
             cell.cell_contents = function
         self._cells.clear()
@@ -163,3 +164,10 @@ class Hook:
         recorder = self._recorder()
         if run.scope.mode == OFFICIAL and recorder is not None:
             recorder.enrich_official(run)
+
+
+def _replace(name: str, old: Any, new: Any) -> None:
+    """In every module of Celery's that has imported it: a name that means two functions cannot be pickled."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("celery.") and vars(module).get(name) is old:
+            setattr(module, name, new)

@@ -162,6 +162,8 @@ class Pipeline:
                 self._collect_history()
                 for exporter in self._span_exporters:
                     exporter.shutdown()
+                if self._provider is not None:
+                    self._provider.shutdown()
         except Exception as error:
             self._report_failure(error)
 

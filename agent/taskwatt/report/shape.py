@@ -5,12 +5,12 @@ Whoever renders or merges documents relies on what is checked here, and on nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 from taskwatt.report.triage import SCHEMA
 
-Shape: TypeAlias = "Callable[[Any], bool] | Mapping[str, Shape] | Sequence[Shape]"
+Shape: TypeAlias = "Callable[[Any], bool] | dict[str, Shape] | list[Shape]"
 """A predicate; a mapping that has these keys; a list (written with its one kind of item) of any length."""
 
 _LARGEST = 1e18
@@ -25,11 +25,9 @@ def well_formed(document: Mapping[str, Any]) -> bool:
 def _fits(value: Any, shape: Shape) -> bool:
     if callable(shape):
         return shape(value)
-    if isinstance(shape, Mapping):
-        inner = cast("Mapping[str, Shape]", shape)
-        return isinstance(value, dict) and all(key in value and _fits(value[key], inner[key]) for key in inner)
-    (item,) = shape
-    return isinstance(value, list) and all(_fits(each, item) for each in cast(list[object], value))
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(key in value and _fits(value[key], shape[key]) for key in shape)
+    return isinstance(value, list) and all(_fits(each, shape[0]) for each in cast(list[object], value))
 
 
 def _text(value: Any) -> bool:
@@ -58,7 +56,7 @@ def _one_of(*words: str | None) -> Callable[[Any], bool]:
     return check
 
 
-_HOST: Shape = dict.fromkeys(
+_HOST: dict[str, Shape] = dict.fromkeys(
     ("effective_cpus", "own_cpu", "own_run_delay", "throttled_ratio", "steal_ratio"), _maybe(_number)
 )
 _PROCESS: Shape = {
@@ -79,7 +77,7 @@ _LEDGER: Shape = {
     "rows": [_ROW],
 }
 _EVIDENCE: Shape = {"metric": _text, "value": _maybe(_number), "threshold": _maybe(_number), "n": _number}
-_FINDING: Mapping[str, Shape] = {
+_FINDING: dict[str, Shape] = {
     "cause": _text,
     "subtype": _maybe(_text),
     "verdict": _one_of("clear", "not_enough_data"),
