@@ -145,6 +145,11 @@ class Agent:
         if finished and not unsettled:
             self._directory.remove()
 
+    def give_back_descriptors(self) -> None:
+        """In a process forked from ours, where nothing else of this object may be touched: close what it inherited."""
+        self._drainer.close()
+        self._journal.close_inherited()
+
     def _run(self) -> None:
         due = time.monotonic() + TICK_S
         while not self._stop.wait(max(0.05, due - time.monotonic())):

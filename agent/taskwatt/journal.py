@@ -114,6 +114,10 @@ class Journal:
         with self._lock:
             self._close()
 
+    def close_inherited(self) -> None:
+        """As `close`, in a forked process: the lock may have been held by a thread that is not there."""
+        self._close()
+
     def _close(self) -> None:
         if self._file is not None:
             os.close(self._file)

@@ -176,6 +176,8 @@ class Runtime:
     def _after_fork(self) -> None:
         if self.segment is not None:
             self.segment.close()
+        if self.agent is not None:
+            self.agent.give_back_descriptors()
         # Never destroyed here: a destructor of an exporter's channel may wait for a thread that this process does not
         # have.
         _inherited.append(self.agent)

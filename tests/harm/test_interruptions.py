@@ -47,6 +47,7 @@ class Node:
 @pytest.mark.parametrize("watched", [False, True])
 def test_an_alarm_that_rings_during_a_collection_reaches_the_code_that_runs(alarm: None, watched: bool) -> None:
     """The alarm is set off by C code within the collection, so that it always falls into it."""
+    gc.collect()  # finalizers of what other tests left would swallow the alarm as well
     node = Node()
     set_alarm = map(signal.setitimer, repeat(signal.ITIMER_REAL), repeat(0.000001))
     reference = weakref.ref(node, partial(next, set_alarm))
