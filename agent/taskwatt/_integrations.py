@@ -101,13 +101,16 @@ def _install(integration: Integration) -> None:
 
 
 def _set_log_level() -> None:
-    """Only now: logging costs more to import than all of the above, and the library just imported uses it anyway."""
+    """Only now: logging costs more to import than all of the above, and the library just imported uses it anyway.
+
+    A bad level is named where the other settings are, when the application has set up its logging.
+    """
     import logging
 
-    from taskwatt.settings import Settings
+    from taskwatt.settings import LOG_LEVELS
 
-    level = Settings.from_environ(os.environ).log_level
-    if level is not None and not _level_before:
+    level = os.environ.get("TASKWATT_LOG_LEVEL", "").strip().upper()
+    if level in LOG_LEVELS and not _level_before:
         log = logging.getLogger("taskwatt")
         _level_before.append(log.level)
         log.setLevel(level)

@@ -143,11 +143,15 @@ class Agent:
         finished = self._pipeline.stop() and settled
         self._drainer.close()
         self._journal.close()
-        others = [path for path in self._directory.segments() if path != self._segment.path]
-        others.extend(self._directory.inherited.glob("*"))
+        unsettled = [*self._drainer.unsettled(), *self._directory.inherited.glob("*")]
         self._segment.close()
-        if finished and not others:
+        if finished and not unsettled:
             self._directory.remove()
+
+    def give_back_descriptors(self) -> None:
+        """In a process forked from ours, where nothing else of this object may be touched: close what it inherited."""
+        self._drainer.close()
+        self._journal.close_inherited()
 
     def _run(self) -> None:
         due = time.monotonic() + TICK_S
@@ -329,7 +333,9 @@ class Agent:
         try:
             temporary.write_text(json.dumps(self._document))
             temporary.replace(self._directory.latest)
-        except OSError:
+        except OSError as error:
+            if not self.dropped.get("latest"):
+                log.warning("taskwatt cannot write to %s and drops what does not fit: %s", self._directory.path, error)
             self.dropped["latest"] = self.dropped.get("latest", 0) + 1
         if now >= self._verdicts_at:
             self._verdicts_at = now + VERDICTS_EVERY_S

@@ -14,7 +14,10 @@ import time
 import uuid
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import resource
 
 PROC: Final = Path("/proc")
 LINUX: Final = sys.platform.startswith("linux")
@@ -92,6 +95,11 @@ def is_zombie(pid: int, proc: Path = PROC) -> bool:
     """Has the process ended without having been reaped?"""
     fields = _stat_fields(pid, proc)
     return bool(fields) and fields[0] in (b"Z", b"X")
+
+
+def max_rss(usage: resource.struct_rusage) -> int:
+    """Largest resident size in bytes; Linux counts in kilobytes, macOS in bytes."""
+    return usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
 
 
 def affinity(pid: int) -> frozenset[int] | None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from taskwatt.journal import Journal
 from taskwatt.observations import OUTCOMES, STATES, Attempt, CodeSite, Cpu, Outcome, ProcessClass, Publish
@@ -23,10 +23,10 @@ log = logging.getLogger("taskwatt")
 
 _DEATHS_KEPT_NS: Final = 60_000_000_000
 """How long a reaped child waits for its segment to be settled; most have been by then, some never had one."""
-
-
-_UNREAPED = 1024
+_UNREAPED: Final = 1024
 """Children that wait to be reaped; more means that nobody tells us of it."""
+_GRACE_S: Final = 2.0
+"""A segment that is damaged may still be being made for so long."""
 
 
 class Death(NamedTuple):
@@ -203,6 +203,11 @@ class Drainer:
         for process in self._processes.values():
             process.reader.ask_for_code(until_ns)
 
+    def unsettled(self) -> list[Path]:
+        """Segments of other processes that still hold something: neither settled nor left out."""
+        own = self._own.path if self._own is not None else None
+        return [path for path in self.directory.segments() if path != own and path not in self._refused]
+
     def close(self) -> None:
         """Let go of every segment."""
         for process in self._processes.values():
@@ -217,14 +222,14 @@ class Drainer:
             try:
                 reader = SegmentReader(path, self._own.descriptor if own and self._own is not None else None)
             except (Damaged, OSError) as error:
-                if not (isinstance(error, Damaged) and time.time() - _modified(path) < 2.0):  # else: still being made?
+                if not (isinstance(error, Damaged) and 0 <= time.time() - _modified(path) < _GRACE_S):
                     self._refuse(path, error)
                 continue
             self._adopt(reader, own)
 
     def _adopt(self, reader: SegmentReader, own: bool) -> None:
         reader.skip_to(self.journal.highest.get(reader.name, 0) + 1)
-        self._processes[reader.path] = _Process(reader, cast(ProcessClass, reader.process_class), own)
+        self._processes[reader.path] = _Process(reader, reader.process_class, own)
 
     def _keep(self, process: _Process, records: list[Drained], found: Collected) -> None:
         if not records:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from taskwatt.segments import Damaged, SegmentReader
-from taskwatt.segments.directory import AgentDirectory, RuntimeDirectory, candidates, is_private
+from taskwatt.segments.directory import AgentDirectory, RuntimeDirectory, candidates, is_private, read_regular
 from taskwatt.settings import Settings
 
 EVENT: Final = "taskwatt.triage"
+_LARGEST: Final = 8 << 20
+"""Bytes read from the end of a file: twice the length at which the history rolls over."""
 RECENT_S: Final = 3600.0
 """An agent that ended longer ago than this is left out."""
 
@@ -53,7 +55,9 @@ class _Ended:
 
 
 def _instance(document: dict[str, Any]) -> str:
-    return str(document.get("agent", {}).get("identity", id(document)))
+    agent: Any = document.get("agent")
+    identity = cast(dict[str, Any], agent).get("identity") if isinstance(agent, dict) else None
+    return identity if isinstance(identity, str) else str(id(document))
 
 
 def _alive(agent: AgentDirectory) -> bool:
@@ -73,7 +77,7 @@ def _last_verdicts(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             if time.time() - path.stat().st_mtime > RECENT_S:
                 continue
-            lines = path.read_bytes().splitlines()
+            lines = read_regular(path, _LARGEST).splitlines()
         except OSError:
             continue
         for line in reversed(lines):
@@ -89,14 +93,14 @@ def _verdicts(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
         found = json.loads(record["body"]["stringValue"])
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
     return cast(dict[str, Any], found) if isinstance(found, dict) else None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(read_regular(path, _LARGEST))
+    except (OSError, ValueError, RecursionError):
         return None
     return cast(dict[str, Any], found) if isinstance(found, dict) else None

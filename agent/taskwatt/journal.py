@@ -20,6 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
+from taskwatt.segments.directory import read_regular
 from taskwatt.segments.reader import Drained
 from taskwatt.segments.records import decode_taken
 
@@ -167,6 +168,10 @@ class Journal:
         with self._lock:
             self._close()
 
+    def close_inherited(self) -> None:
+        """As `close`, in a forked process: the lock may have been held by a thread that is not there."""
+        self._close()
+
     def _close(self) -> None:
         if self._file is not None:
             os.close(self._file)
@@ -253,7 +258,7 @@ class Journal:
 
     def _read_marks(self) -> tuple[int, int]:
         try:
-            spans, metrics, crc = _MARKS.unpack((self.folder / "marks").read_bytes()[: _MARKS.size])
+            spans, metrics, crc = _MARKS.unpack(read_regular(self.folder / "marks", _MARKS.size))
         except (OSError, struct.error):
             return 0, 0
         return (spans, metrics) if crc == _marks_crc(spans, metrics) else (0, 0)
@@ -265,7 +270,7 @@ def _marks_crc(spans: int, metrics: int) -> int:
 
 def _pack(record: Drained) -> bytes:
     parts = (
-        record.segment.encode(),
+        record.segment.encode("utf-8", "replace"),
         record.payload,
         record.task.encode(),
         record.queue.encode(),
@@ -279,7 +284,7 @@ def _pack(record: Drained) -> bytes:
 def _frames(path: Path) -> Iterator[Drained]:
     """The whole frames of a file, up to the first torn one."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, 2 * MAX_BYTES)
     except OSError:
         return
     at = 0

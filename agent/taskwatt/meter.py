@@ -10,10 +10,14 @@ from __future__ import annotations
 import functools
 import gc
 import threading
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
+from itertools import accumulate
 from time import thread_time
-from typing import ParamSpec, TypeVar
+from types import MethodType
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,7 +25,6 @@ R = TypeVar("R")
 
 class _Inside(threading.local):
     encoder = False
-    collecting_since = 0.0
 
 
 class Meter:
@@ -30,17 +33,22 @@ class Meter:
     Plain additions: a lost update between threads costs one sample, not a crash.
     """
 
-    __slots__ = ("_attempts", "agent", "gc", "publish", "serialization")
+    __slots__ = ("_attempts", "agent", "collected", "publish", "serialization")
 
     def __init__(self) -> None:
         self.agent = 0.0
         """Setting up the agent: its imports, its files. What its threads use is on their own clocks."""
         self.serialization = 0.0
-        self.gc = 0.0
-        """Everywhere, encoders included; `serialization` is already net of it."""
+        """Net of garbage collection."""
+        self.collected = deque([0.0], maxlen=1)
         self.publish = 0.0
-        """Handing messages to a broker, net of the two above."""
+        """Handing messages to a broker, net of serialization and garbage collection."""
         self._attempts: tuple[float, float, tuple[float, float] | None] = (0.0, 0.0, None)
+
+    @property
+    def gc(self) -> float:
+        """Everywhere, encoders included."""
+        return self.collected[0]
 
     def enter_attempt(self) -> None:
         """An attempt begins in the process that also serves it (the solo pool)."""
@@ -63,6 +71,7 @@ class Meter:
 
 meter = Meter()
 _inside = _Inside()
+_watching: Any = None
 
 
 def timed(function: Callable[P, R]) -> Callable[P, R]:
@@ -70,19 +79,20 @@ def timed(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def counted(*args: P.args, **kwargs: P.kwargs) -> R:
-        if _inside.encoder:
-            return function(*args, **kwargs)
-        _inside.encoder = True
-        collected = meter.gc
-        started = thread_time()
         try:
-            return function(*args, **kwargs)
+            if _inside.encoder:
+                return function(*args, **kwargs)
+            _inside.encoder = True
+            collected = meter.gc
+            started = thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _inside.encoder = False
+                meter.serialization += max(0.0, thread_time() - started - (meter.gc - collected))
         except BaseException as error:
             hide_this_frame(error)
             raise
-        finally:
-            meter.serialization += max(0.0, thread_time() - started - (meter.gc - collected))
-            _inside.encoder = False
 
     return counted
 
@@ -106,20 +116,36 @@ def hide_this_frame(error: BaseException) -> None:
         error.__traceback__ = error.__traceback__.tb_next
 
 
-def _on_collection(phase: str, _info: dict[str, int]) -> None:
-    if phase == "start":
-        _inside.collecting_since = thread_time()
-    elif _inside.collecting_since:
-        meter.gc += thread_time() - _inside.collecting_since
-        _inside.collecting_since = 0.0
-
-
 def watch_collections() -> None:
     """Count garbage collection from now on; idempotent."""
-    if _on_collection not in gc.callbacks:
-        gc.callbacks.append(_on_collection)
+    global _watching
+    if _watching is None:
+        _watching = _collector_callback()
+        gc.callbacks.append(_watching)
 
 
 def ignore_collections() -> None:
-    if _on_collection in gc.callbacks:
-        gc.callbacks.remove(_on_collection)
+    global _watching
+    if _watching in gc.callbacks:
+        gc.callbacks.remove(_watching)
+    _watching = None
+
+
+def _collector_callback() -> Any:
+    """A callback for the garbage collector in which no Python code runs.
+
+    A signal that arrives during a collection is handled by the next Python code of the main thread. Were that a
+    callback of ours, the exception of a soft time limit would end there: the collector swallows what its callbacks
+    raise. So this one is put together from functions written in C: `getattr(phases, "start" | "stop", info)` reads a
+    property whose getter takes the next element of an endless iterator over the thread's CPU clock. With each element x
+    the iterator goes from a to x - a: after every stop that is the sum of what all collections took. Watching must not
+    begin within a collection.
+    """
+    clock = accumulate(iter(thread_time, None), float.__rsub__, initial=meter.gc)
+    next(clock)
+
+    class Phases:
+        start = property(partial(next, map(deque[float](maxlen=1).append, clock)))
+        stop = property(partial(next, map(meter.collected.append, clock)))
+
+    return MethodType(getattr, Phases())

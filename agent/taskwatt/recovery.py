@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from taskwatt.drainer import Collected, Drainer, Settled, totals_of
 from taskwatt.journal import Journal
@@ -88,7 +88,7 @@ def _process_class(taken: AgentDirectory) -> ProcessClass:
     except (Damaged, OSError):
         return "worker"
     try:
-        return cast(ProcessClass, reader.process_class)
+        return reader.process_class
     finally:
         reader.close()
 

@@ -14,12 +14,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskwatt.meter import own_cost
 from taskwatt.observations import ProcessClass
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
-from taskwatt.segments.directory import identity
+from taskwatt.segments.directory import agent_of
 from taskwatt.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("taskwatt")
 
 
+_REMEMBERED: Final = 1024
 _inherited: list[object] = []
 
 
@@ -77,16 +78,17 @@ class Runtime:
         if self.segment is not None or self._refused:
             return self.segment
         self._refused = True
-        parent = os.getppid()
+        directory = agent_of(os.getppid(), Settings.from_environ(os.environ).directory)
+        if directory is None:
+            log.info("taskwatt: the parent of process %d runs no agent; this process is not measured", os.getpid())
+            return None
         try:
-            runtime, _ = RuntimeDirectory.open(Settings.from_environ(os.environ).directory)
-            directory = AgentDirectory(runtime.path / "agents" / identity(parent))
-            if not directory.owner_segment.exists():
-                log.info("taskwatt: the parent of process %d runs no agent; this process is not measured", os.getpid())
-                return None
             self.segment = SegmentWriter(directory.child_segment(os.getpid()), layout.CHILD, process_class)
-        except (OSError, UnusableDirectory) as error:
-            log.warning("taskwatt is off in process %d: %s", os.getpid(), error)
+        except OSError as error:
+            level = logging.WARNING if directory.first_to_say("no-segment") else logging.DEBUG
+            log.log(
+                level, "taskwatt is off in process %d: it has no room in %s: %s", os.getpid(), directory.path, error
+            )
             return None
         self._refused = False
         self._watch_forks()
@@ -127,9 +129,17 @@ class Runtime:
         atexit.register(self.stop)
         return self.agent
 
+    def note_death(self, pid: int, death: Death) -> None:
+        """A child of this process was reaped; the drainer takes this out when it settles that child's segment."""
+        if self.segment is None:
+            return
+        self.deaths[pid] = death
+        if len(self.deaths) > _REMEMBERED:  # children that had no segment are never settled
+            del self.deaths[next(iter(self.deaths))]
+
     def note_ended(self, task_id: str, state: str) -> None:
         """The parent ended an attempt of this task id; its record will say so."""
-        if len(self.ended) > 1024:
+        if len(self.ended) > _REMEMBERED:
             self.ended.clear()
         self.ended[task_id] = state
 
@@ -168,6 +178,8 @@ class Runtime:
     def _after_fork(self) -> None:
         if self.segment is not None:
             self.segment.close()
+        if self.agent is not None:
+            self.agent.give_back_descriptors()
         # Never destroyed here: a destructor of an exporter's channel may wait for a thread that this process does not
         # have.
         _inherited.append(self.agent)

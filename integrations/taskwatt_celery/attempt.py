@@ -18,6 +18,7 @@ from typing import Any
 
 from celery.exceptions import Reject
 
+from taskwatt import clocks
 from taskwatt.code_sampler import CodeSampler
 from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
 from taskwatt.export.span import text_of
@@ -135,11 +136,10 @@ class Recorder:
         run.attempt_no = self._number
         run.task_name = task
         run.task = self.segment.string(task)
-        info: Mapping[str, Any] = request.get("delivery_info") or {}
-        run.redelivered = bool(info.get("redelivered"))
-        run.queue = self.segment.string(info.get("routing_key") or "")
-        run.retries = int(request.get("retries") or 0)
-        run.nesting = int(request.get("replaced_task_nesting") or 0)
+        run.redelivered = headers.redelivered(request)
+        run.queue = self.segment.string(headers.routing_key(request))
+        run.retries = headers.count(request, "retries", 0xFFFFFFFF)
+        run.nesting = headers.count(request, "replaced_task_nesting", 0xFFFF)
         run.depth = headers.depth(request)
         run.size = len(body) if isinstance(body, (str, bytes)) else 0
         run.args_hash = _args_hash(request)
@@ -279,9 +279,9 @@ class Recorder:
             run.attempt_no,
             run.size,
             self._max_rss,
-            min(run.retries, 0xFFFFFFFF),
+            run.retries,
             run.depth,
-            min(run.nesting, 0xFFFF),
+            run.nesting,
             run.queue,
             run.args_hash,
             outcome,
@@ -319,12 +319,11 @@ class Recorder:
         span = run.scope.span
         if span is None:
             return
-        info: Mapping[str, Any] = run.message.get("delivery_info") or {}
         values = attempt_attributes(
             task=run.task_name,
             state=STATES[state],
             task_id=task_id,
-            queue=info.get("routing_key") or "",
+            queue=headers.routing_key(run.message),
             attempt=run.retries + 1,
             outcome=OUTCOMES[outcome],
             cpu_s=cpu_s,
@@ -386,7 +385,7 @@ def _queue_wait(request: dict[str, Any], now_ns: int) -> float:
         try:
             at = datetime.fromisoformat(eta)
             published = max(published, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return NAN
     return now_ns / 1e9 - published
 
@@ -412,5 +411,4 @@ def _children_cpu() -> float:
 
 
 def _max_rss() -> int:
-    """Bytes; Linux reports kilobytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return clocks.max_rss(resource.getrusage(resource.RUSAGE_SELF))

@@ -7,7 +7,7 @@ the request) and do not reach child tasks, which get theirs when they are publis
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 PUBLISHED: Final = "taskwatt_published"
 """Wall seconds when the message was handed to the broker; every publish overwrites it."""
@@ -21,7 +21,12 @@ DEPTH: Final = "taskwatt_depth"
 
 def published(request: Mapping[str, Any]) -> float | None:
     value = request.get(PUBLISHED)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def previous(request: Mapping[str, Any]) -> str | None:
@@ -30,8 +35,27 @@ def previous(request: Mapping[str, Any]) -> str | None:
 
 
 def depth(request: Mapping[str, Any]) -> int:
-    value = request.get(DEPTH)
-    return min(value, 0xFFFFFFFF) if isinstance(value, int) and value > 0 else 0
+    return count(request, DEPTH, 0xFFFFFFFF)
+
+
+def count(request: Mapping[str, Any], name: str, most: int) -> int:
+    """A counter of the message, within 0 and `most`; 0 for anything else that a producer may have put there."""
+    value = request.get(name)
+    return max(0, min(value, most)) if isinstance(value, int) else 0
+
+
+def routing_key(request: Mapping[str, Any]) -> str:
+    value = _delivery(request).get("routing_key")
+    return value if isinstance(value, str) else ""
+
+
+def redelivered(request: Mapping[str, Any]) -> bool:
+    return bool(_delivery(request).get("redelivered"))
+
+
+def _delivery(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    value = request.get("delivery_info")
+    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
 
 
 def deduplicated(result: tuple[Any, ...] | None) -> bool:

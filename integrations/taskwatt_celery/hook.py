@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Callable
 from time import process_time
 from types import FunctionType
-from typing import Any
-
-from billiard.exceptions import SoftTimeLimitExceeded
+from typing import Any, ParamSpec, TypeVar
 
 from taskwatt.export.context import OFFICIAL
+from taskwatt.interruption import raised_by_a_signal
 from taskwatt.meter import hide_this_frame, meter
 from taskwatt_celery.attempt import Recorder, Running
 from taskwatt_celery.outcome import classify, outcome_of
 
 log = logging.getLogger("taskwatt")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Hook:
@@ -44,16 +47,16 @@ class Hook:
     def install(self, trace: Any) -> None:
         """`trace`: the module celery.app.trace."""
         self._trace, self._fast, self._build = trace, trace.fast_trace_task, trace.build_tracer
-        trace.fast_trace_task = self._wrap_fast(trace.fast_trace_task)
-        trace.build_tracer = self._wrap_build(trace.build_tracer)
+        _replace("fast_trace_task", self._fast, self._wrap_fast(self._fast))
+        _replace("build_tracer", self._build, self._wrap_build(self._build))
 
     def uninstall(self) -> None:
         if self._trace is None:
             return
-        if getattr(self._trace.fast_trace_task, "__wrapped__", None) is self._fast:
-            self._trace.fast_trace_task = self._fast
-        if getattr(self._trace.build_tracer, "__wrapped__", None) is self._build:
-            self._trace.build_tracer = self._build
+        for name, original in (("fast_trace_task", self._fast), ("build_tracer", self._build)):
+            ours = getattr(self._trace, name)
+            if getattr(ours, "__wrapped__", None) is original:
+                _replace(name, ours, original)
         for cell, function in self._cells:
             cell.cell_contents = function
         self._cells.clear()
@@ -66,49 +69,51 @@ class Hook:
                 "taskwatt stopped measuring attempts in this process: its hook failed: %r", error, exc_info=error
             )
 
+    def _guarded(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Run one step of ours. Its failure ends the measuring and stays here; a signal that hit it is not ours."""
+        try:
+            return step(*args, **kwargs)
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise
+            self._disable(error)
+            return None
+
     def _wrap_fast(self, original: Any) -> Any:
         @functools.wraps(original)
         def fast_trace_task(task: str, uuid: str, request: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
             recorder = self._recorder()
             if recorder is None or self._failed:
                 return original(task, uuid, request, body, *args, **kwargs)
-            run = None
-            try:
-                run = recorder.begin(task, uuid, request, body)
-            except SoftTimeLimitExceeded:
-                raise
-            except Exception as error:
-                self._disable(error)
+            run = self._guarded(recorder.begin, task, uuid, request, body)
             try:
                 result = original(task, uuid, request, body, *args, **kwargs)
             except BaseException as error:
                 hide_this_frame(error)
                 if run is not None:
-                    self._end(recorder, run, *classify(run.error or error, task), uuid)
+                    self._guarded(self._end, recorder, run, uuid, error, None)
                 raise
             if run is not None:
-                self._end(recorder, run, *outcome_of(run, result), uuid)
+                self._guarded(self._end, recorder, run, uuid, None, result)
             return result
 
         return fast_trace_task
 
-    def _end(self, recorder: Recorder, run: Running, outcome: int, state: int, task_id: str) -> None:
+    def _end(self, recorder: Recorder, run: Running, task_id: str, error: BaseException | None, result: Any) -> None:
+        outcome, state = outcome_of(run, result) if error is None else classify(run.error or error, run.task_name)
         try:
             recorder.end(run, outcome, state, task_id)
-        except SoftTimeLimitExceeded:
+        except Exception as interruption:
+            if raised_by_a_signal(interruption) and recorder.segment.finished_no < run.attempt_no:
+                recorder.end(run, outcome, state, task_id)  # a time limit of the user's; the attempt still counts
             raise
-        except Exception as error:
-            self._disable(error)
 
     def _wrap_build(self, original: Any) -> Any:
         @functools.wraps(original)
         def build_tracer(name: str, task: Any, *args: Any, **kwargs: Any) -> Any:
             tracer = original(name, task, *args, **kwargs)
             if not kwargs.get("eager"):
-                try:
-                    self._time_body(tracer)
-                except Exception as error:
-                    self._disable(error)
+                self._guarded(self._time_body, tracer)
             return tracer
 
         return build_tracer
@@ -124,15 +129,9 @@ class Hook:
 
     def _wrap_body(self, function: Any) -> Any:
         def body(*args: Any, **kwargs: Any) -> Any:
-            recorder = self._recorder()
-            run = recorder.running if recorder is not None else None
-            if recorder is None or run is None or run.body:
+            run = None if self._failed else self._guarded(self._enter_body)
+            if run is None:
                 return function(*args, **kwargs)
-            run.body = True
-            serialization, collected, published = meter.serialization, meter.gc, meter.publish
-            others_s = run.others_s()
-            cpu = process_time()
-            self._note_body(recorder, run, cpu)
             try:
                 return function(*args, **kwargs)
             except BaseException as error:
@@ -140,29 +139,38 @@ class Hook:
                 hide_this_frame(error)
                 raise
             finally:
-                run.body_cpu = process_time() - cpu
-                run.body_others = run.others_s() - others_s
-                run.body_serialization = meter.serialization - serialization
-                run.body_gc = meter.gc - collected
-                run.body_publish = meter.publish - published
-                run.finished_body = True
-                if run.scope.mode == OFFICIAL:
-                    self._enrich(recorder, run)
+                self._guarded(self._leave_body, run)
 
         return body
 
-    def _note_body(self, recorder: Recorder, run: Running, cpu: float) -> None:
-        try:
-            recorder.segment.body(run.attempt_no, cpu)
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception as error:
-            self._disable(error)
+    def _enter_body(self) -> Running | None:
+        """Called right before the task's function; None when there is nothing to measure (nested, or not ours)."""
+        recorder = self._recorder()
+        run = recorder.running if recorder is not None else None
+        if recorder is None or run is None or run.body:
+            return None
+        run.body = True
+        run.body_serialization, run.body_gc, run.body_publish = meter.serialization, meter.gc, meter.publish
+        run.body_others = run.others_s()
+        run.body_cpu = process_time()
+        recorder.segment.body(run.attempt_no, run.body_cpu)
+        return run
 
-    def _enrich(self, recorder: Recorder, run: Running) -> None:
-        try:
+    def _leave_body(self, run: Running) -> None:
+        """Called right after it, however it ended; its exception is under way."""
+        run.body_cpu = process_time() - run.body_cpu
+        run.body_others = run.others_s() - run.body_others
+        run.body_serialization = meter.serialization - run.body_serialization
+        run.body_gc = meter.gc - run.body_gc
+        run.body_publish = meter.publish - run.body_publish
+        run.finished_body = True
+        recorder = self._recorder()
+        if run.scope.mode == OFFICIAL and recorder is not None:
             recorder.enrich_official(run)
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception as error:
-            self._disable(error)
+
+
+def _replace(name: str, old: Any, new: Any) -> None:
+    """In every module of Celery's that has imported it: a name that means two functions cannot be pickled."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("celery.") and vars(module).get(name) is old:
+            setattr(module, name, new)

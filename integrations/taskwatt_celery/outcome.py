@@ -47,10 +47,8 @@ def outcome_of(run: Running, result: tuple[Any, ...] | None) -> tuple[int, int]:
     returned = cast("Sequence[Any]", result if isinstance(result, tuple) else ())
     failed = len(returned) > 0 and returned[0] == 1
     if run.body:
-        outcome, state = classify(run.error, run.task_name)
-        if failed and run.error is None:  # the result could not be encoded or stored
-            return FAILED, _FAILURE
-        return outcome, state
+        # Without an error of the body the result could not be encoded or stored, or a time limit came right after it.
+        return classify(_reported(returned[1]) if failed and run.error is None else run.error, run.task_name)
     if failed:
         return classify(_reported(returned[1]), run.task_name)
     if run.redelivered and headers.deduplicated(result):

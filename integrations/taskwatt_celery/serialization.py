@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Any, cast
 
-from taskwatt.meter import timed
+from taskwatt.meter import hide_this_frame, timed
 
 _SMALL = 2048
 """Characters below which a decode is not worth two clock reads (it takes less than 10 us)."""
@@ -69,9 +69,13 @@ def _wrap_json() -> None:
 
     @functools.wraps(decode)
     def decode_counted(self: json.JSONDecoder, s: str, *args: Any, **kwargs: Any) -> Any:
-        if len(s) < _SMALL:
-            return decode(self, s, *args, **kwargs)
-        return counted_decode(self, s, *args, **kwargs)
+        try:
+            if isinstance(cast(object, s), str) and len(s) < _SMALL:
+                return decode(self, s, *args, **kwargs)
+            return counted_decode(self, s, *args, **kwargs)
+        except BaseException as error:
+            hide_this_frame(error)
+            raise
 
     json.JSONEncoder.encode = counted_encode  # type: ignore[method-assign]
     json.JSONDecoder.decode = decode_counted  # type: ignore[method-assign]

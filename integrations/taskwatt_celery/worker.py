@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import signals
 
+from taskwatt import clocks
 from taskwatt.drainer import Death
 from taskwatt.export.context import Sample, env_sampler
 from taskwatt.gauges import Reading
@@ -41,7 +42,9 @@ class Worker:
         self._received: dict[str, float] = {}
         self._received_at = 0.0
         self._measured_main = False
-        self._other_pool = False
+        self._in_worker = False
+        """Is this a worker, or a pool child of one? Those that are not measured do not become owners later."""
+        self._blind = False
         self._reaping: tuple[ModuleType, Any] | None = None
         self.hook = Hook(self.recorder)
         self._publishing = Publishing(self._publish_segment, self._sampler, self.recorder)
@@ -75,6 +78,7 @@ class Worker:
     def _receivers(self) -> list[tuple[Any, Any]]:
         return [
             (signals.worker_init, self._on_worker_init),
+            (signals.celeryd_after_setup, self._on_after_setup),
             (signals.worker_ready, self._on_worker_ready),
             (signals.worker_process_init, self._on_child),
             (signals.worker_shutdown, self._on_shutdown),
@@ -88,11 +92,21 @@ class Worker:
         return self._sample
 
     def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
-        """In the main process, before the pool forks: children must find its directory."""
+        """In the main process of every worker; one that is a program of its own has not set up its logging yet."""
+        self._in_worker = True
+        program = sys.modules.get("celery.apps.worker")
+        if program is None or not isinstance(sender, program.Worker):
+            self._prepare(sender)
+
+    def _on_after_setup(self, instance: Any = None, **_: Any) -> None:
+        """In the main process of a worker program, when its logging is set up."""
+        self._prepare(instance)
+
+    def _prepare(self, controller: Any) -> None:
+        """Before the pool forks: children must find the directory of their main process."""
         try:
-            pool = getattr(getattr(sender, "pool_cls", None), "__module__", "").rsplit(".", 1)[-1]
+            pool = getattr(getattr(controller, "pool_cls", None), "__module__", "").rsplit(".", 1)[-1]
             if pool and pool not in _MEASURED_POOLS:
-                self._other_pool = True
                 log.warning("taskwatt does not measure the %r pool; this worker runs without it", pool)
                 return
             with own_cost():
@@ -124,6 +138,7 @@ class Worker:
 
     def _on_child(self, **_: Any) -> None:
         """In a pool child (in the solo pool: the main process itself), before its first task."""
+        self._in_worker = True
         try:
             segment = runtime.segment
             serves = segment is not None
@@ -142,7 +157,17 @@ class Worker:
         runtime.stop()
 
     def _on_received(self, request: Any = None, **_: Any) -> None:
-        """In the main process, for each message: what was spent on decoding since the last one was this one's."""
+        """In the main process, for each message."""
+        if self._blind:
+            return
+        try:
+            self._note_received(request)
+        except Exception as error:
+            self._blind = True
+            log.warning("taskwatt stopped noting what messages cost: %r", error, exc_info=error)
+
+    def _note_received(self, request: Any) -> None:
+        """What was spent on decoding since the last message was this one's."""
         decoded = meter.outside_attempts()[0]
         spent, self._received_at = decoded - self._received_at, decoded
         if spent > 0 and request is not None and len(self._received) < 1000:
@@ -161,7 +186,7 @@ class Worker:
 
         A worker of another pool does not: an agent that sees publishes and no attempts would call it healthy.
         """
-        if runtime.segment is None and not self._other_pool:
+        if runtime.segment is None and not self._in_worker:
             name: ProcessClass = "scheduler" if "beat" in sys.argv else "job"
             runtime.become_owner(process_class(name))
             if runtime.segment is not None:
@@ -174,15 +199,20 @@ class _ReapingOs:
 
     def __init__(self, original: Any) -> None:
         self._original = original
+        self._blind = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._original, name)
 
     def waitpid(self, pid: int, options: int) -> tuple[int, int]:
         reaped, status, usage = self._original.wait4(pid, options)
-        if reaped and runtime.segment is not None:
-            cpu_s = usage.ru_utime + usage.ru_stime
-            runtime.deaths[reaped] = Death(cpu_s, usage.ru_maxrss * 1024, time.time_ns())
+        if reaped and not self._blind:
+            try:
+                cpu_s = usage.ru_utime + usage.ru_stime
+                runtime.note_death(reaped, Death(cpu_s, clocks.max_rss(usage), time.time_ns()))
+            except Exception as error:
+                self._blind = True
+                log.warning("taskwatt cannot read the CPU of ended children: %r", error, exc_info=error)
         return reaped, status
 
 

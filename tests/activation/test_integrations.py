@@ -95,15 +95,18 @@ def test_an_integration_that_fails_is_off_says_so_once_and_the_library_works(
     assert done.stderr.count(said) == 1
 
 
-def test_a_setting_that_makes_no_sense_is_named_once_when_an_integration_is_installed(
+def test_a_setting_that_makes_no_sense_is_named_when_it_is_used_and_not_while_the_library_is_imported(
     environment: Environment, outside: Path
 ) -> None:
-    done = environment.run(
-        "import their_library", TASKWATT_ENABLED="1", TASKWATT_STALL_THRESHOLD="soon", PYTHONPATH=str(outside)
-    )
-    assert done.stdout.strip() == "install library"
-    assert done.stderr.splitlines() == [
-        "TASKWATT_STALL_THRESHOLD='soon' is not a number of seconds above 0; the default (0.1) is used"
+    """The application sets up its logging after its imports: a line before that would not reach its log."""
+    code = "import their_library, os; from taskwatt.settings import Settings; print(Settings.from_environ(os.environ))"
+    bad = {"TASKWATT_STALL_THRESHOLD": "soon", "TASKWATT_LOG_LEVEL": "loud"}
+    imported = environment.run("import their_library", TASKWATT_ENABLED="1", PYTHONPATH=str(outside), **bad)
+    assert (imported.stdout.strip(), imported.stderr) == ("install library", "")
+    used = environment.run(code, TASKWATT_ENABLED="1", PYTHONPATH=str(outside), **bad)
+    assert used.stderr.splitlines() == [
+        "TASKWATT_LOG_LEVEL='loud' is not one of DEBUG, INFO, WARNING, ERROR, CRITICAL; the default (unset) is used",
+        "TASKWATT_STALL_THRESHOLD='soon' is not a number of seconds above 0; the default (0.1) is used",
     ]
 
 

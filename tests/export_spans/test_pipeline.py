@@ -71,7 +71,6 @@ def test_records_that_cannot_be_told_are_dropped_counted_and_passed(
     names = sorted(int(span.name.removeprefix("run/task ")) for span in receiver.spans)
     assert names == [*range(1, 40), *range(42, 60)]
     assert idle.dropped == {"span": 1}
-    assert [one.getMessage() for one in caplog.records if one.name == "taskwatt"] == [
-        "taskwatt dropped 1 spans that cannot be encoded"
-    ]
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "taskwatt"]
+    assert line.startswith("taskwatt dropped a span that cannot be encoded")
     journal.close()

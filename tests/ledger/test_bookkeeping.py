@@ -33,10 +33,12 @@ def test_a_reaped_child_without_a_segment_is_in_the_kernels_figure_once(tmp_path
 
 def test_what_an_attempt_serializes_in_the_process_that_serves_it_is_not_that_processs_own() -> None:
     counted = Meter()
-    counted.serialization, counted.gc = 1.0, 0.5
+    counted.serialization = 1.0
+    counted.collected.append(0.5)
     seen = [counted.outside_attempts()]
     counted.enter_attempt()
-    counted.serialization, counted.gc = 4.0, 0.75
+    counted.serialization = 4.0
+    counted.collected.append(0.75)
     seen.append(counted.outside_attempts())
     counted.leave_attempt()
     counted.serialization = 6.0

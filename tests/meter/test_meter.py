@@ -108,12 +108,3 @@ def test_collections_are_counted_apart_from_the_encoder_they_interrupt(
     assert serialization >= 0.01
     assert serialization + collected <= total
     del heap
-
-
-def test_a_collection_that_was_under_way_when_watching_began_is_not_counted(
-    spent: Callable[[], tuple[float, float]],
-) -> None:
-    from taskwatt.meter import _on_collection
-
-    _on_collection("stop", {})
-    assert spent()[1] == 0.0

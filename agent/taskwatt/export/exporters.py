@@ -93,9 +93,13 @@ _quiet = _FromThisThread()
 @contextmanager
 def exporting() -> Generator[None, None, None]:
     """While this agent talks to a receiver: not traced by other instrumentations, not logged by the exporters."""
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if name.startswith(("opentelemetry.exporter", "opentelemetry.sdk")) and isinstance(logger, logging.Logger):
-            logger.addFilter(_quiet)
+    loggers = [
+        logger
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if name.startswith(("opentelemetry.exporter", "opentelemetry.sdk")) and isinstance(logger, logging.Logger)
+    ]
+    for logger in loggers:
+        logger.addFilter(_quiet)
     _quiet.threads.add(threading.get_ident())
     token = otel_context.attach(otel_context.set_value(_SUPPRESS, True))
     try:
@@ -103,3 +107,5 @@ def exporting() -> Generator[None, None, None]:
     finally:
         otel_context.detach(token)
         _quiet.threads.discard(threading.get_ident())
+        for logger in loggers:
+            logger.removeFilter(_quiet)

@@ -92,7 +92,8 @@ class Pipeline:
         self._retry_at = 0.0
         self._backoff_s = 0.5
         self._batch = BATCH
-        self._reported = False
+        self._refused: set[str] = set()
+        self._failed = False
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="taskwatt-export", daemon=True)
@@ -166,7 +167,7 @@ class Pipeline:
                         self._collect_history()
                         next_history = now + HISTORY_S
             except Exception as error:
-                log.warning("taskwatt's export failed and goes on: %r", error, exc_info=error)
+                self._report_failure(error)
         self._finish()
 
     def _finish(self) -> None:
@@ -179,8 +180,16 @@ class Pipeline:
                 self._collect_history()
                 for exporter in self._span_exporters:
                     exporter.shutdown()
+                if self._provider is not None:
+                    self._provider.shutdown()
         except Exception as error:
-            log.warning("taskwatt could not send its last data: %r", error)
+            self._report_failure(error)
+
+    def _report_failure(self, error: Exception) -> None:
+        """A bug of ours, or of an exporter; the first one says where to look."""
+        if not self._failed:
+            self._failed = True
+            log.warning("taskwatt's export failed and goes on: %r", error, exc_info=error)
 
     def _probe(self) -> None:
         readings: list[Reading] = []
@@ -209,9 +218,25 @@ class Pipeline:
             observed = decode(record)
             return self._factory.span(observed) if observed is not None and self._factory.wanted(observed) else None
         except Exception as error:
-            self._drop("span")
-            log.warning("taskwatt dropped a record that it cannot read: %r", error)
+            self._drop_span(error)
             return None
+
+    def _encodable(self, spans: list[ReadableSpan]) -> list[ReadableSpan]:
+        """Those of a refused batch that are not to blame."""
+        found: list[ReadableSpan] = []
+        for span in spans:
+            try:
+                encode_spans([span])
+            except Exception as error:
+                self._drop_span(error)
+            else:
+                found.append(span)
+        return found
+
+    def _drop_span(self, error: Exception) -> None:
+        if not self._observed.dropped.get("span"):
+            log.warning("taskwatt dropped a span that cannot be encoded: %r", error)
+        self._drop("span")
 
     def _send_incidents(self) -> None:
         while self._incidents:
@@ -244,33 +269,37 @@ class Pipeline:
         Exporters answer a span that cannot be encoded like a receiver that is down. Such a one is dropped and counted:
         it must not hold up all that follow.
         """
+        reason = ""
         try:
             taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
         except Exception as error:
-            log.debug("taskwatt's span exporter failed: %r", error)
-            taken = False
+            taken, reason = False, f" ({error})"
         if not taken:
-            sound = [span for span in spans if _encodable(span)]
+            sound = self._encodable(spans)
             if len(sound) < len(spans):
-                self._drop("span", len(spans) - len(sound))
-                log.warning("taskwatt dropped %d spans that cannot be encoded", len(spans) - len(sound))
                 return not sound or self._export(sound)
         if taken:
             self._backoff_s = 0.5
             self._batch = min(BATCH, self._batch * 2)
-            if self._reported:
-                self._reported = False
-                log.warning("taskwatt's span receiver answers again")
         else:
             self._retry_at = time.monotonic() + self._backoff_s
             self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
-            self._batch = max(1, self._batch // 2)  # perhaps it was too large, or one span in it was
-            if not self._reported:
-                self._reported = True
-                log.warning(
-                    "taskwatt's span receiver does not take spans; they wait, up to a bound: see OTEL_EXPORTER_OTLP_*"
-                )
+            self._batch = max(1, self._batch // 2)  # perhaps it was too large
+        self._report("spans", taken, reason)
         return taken
+
+    def _report(self, signal: str, taken: bool, reason: str = "") -> None:
+        """One line when the receiver begins to refuse, whichever signal meets it first, and one when it takes all."""
+        refused = bool(self._refused)
+        (self._refused.discard if taken else self._refused.add)(signal)
+        if not taken and not refused:
+            log.warning(
+                "taskwatt's receiver does not take %s%s; they wait, up to a bound: see OTEL_EXPORTER_OTLP_*",
+                signal,
+                reason,
+            )
+        elif refused and not self._refused:
+            log.warning("taskwatt's receiver answers again")
 
     def _drop(self, reason: str, count: int = 1) -> None:
         self._observed.dropped[reason] = self._observed.dropped.get(reason, 0) + count
@@ -281,6 +310,8 @@ class Pipeline:
             return  # the history is the receiver
         read_to = self._read(self._pushes)
         taken = [push.export() for push in self._pushes]  # each has its turn, also after one that failed
+        if self._pushes:
+            self._report("metrics", all(taken))
         if all(taken):
             self._accept(read_to)
 
@@ -308,18 +339,12 @@ class Pipeline:
                 shutil.rmtree(journal.folder, ignore_errors=True)
 
 
-def _encodable(span: ReadableSpan) -> bool:
-    try:
-        encode_spans([span])
-    except Exception:
-        return False
-    return True
-
-
 def _milliseconds(text: str | None, default_s: float) -> float:
     try:
         value = float(text) / 1000 if text else default_s
     except ValueError:
-        log.warning("OTEL_METRIC_EXPORT_INTERVAL=%r is not a number of milliseconds; using %g s", text, default_s)
+        log.warning(
+            "taskwatt: OTEL_METRIC_EXPORT_INTERVAL=%r is not a number of milliseconds; using %g s", text, default_s
+        )
         return default_s
     return value if value > 0 else default_s

@@ -138,9 +138,12 @@ def _context(trace_id: bytes, span_id: bytes) -> SpanContext:
 def _user_data(raw: bytes) -> dict[str, Any]:
     if not raw:
         return {}
-    found = json.loads(raw, parse_int=_int)
-    if b"\\ud" in raw:  # perhaps a lone surrogate, which no receiver can be told
-        found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    try:
+        found = json.loads(raw, parse_int=_int)
+        if b"\\ud" in raw:  # perhaps a lone surrogate, which no receiver can be told
+            found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return {}
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
 
 

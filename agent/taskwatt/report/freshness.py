@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
-from taskwatt.report.triage import SCHEMA, Document
+from taskwatt.report.shape import well_formed
+from taskwatt.report.triage import Document
 
 STALE_S = 15.0
 """A living agent writes its document every second; 15 s without one outlasts a stalled tick, not a death."""
@@ -13,9 +15,9 @@ STALE_S = 15.0
 def current(documents: Sequence[Document], now_ns: int) -> list[Document]:
     """Those of living agents; if there are none, those of the agents that ended last, with their processes ended.
 
-    Documents of another schema, or without one, are left out.
+    Documents of another schema, and those that do not hold what theirs promises, are left out.
     """
-    known = [document for document in documents if document.get("schema") == SCHEMA]
+    known = [document for document in documents if well_formed(document)]
     fresh = _within(known, now_ns)
     if fresh or not known:
         return fresh
@@ -27,7 +29,9 @@ def _within(documents: Sequence[Document], moment_ns: int) -> list[Document]:
 
 
 def _updated_ns(document: Document) -> int:
-    return int(document.get("agent", {}).get("updated_ns", 0))
+    agent: Any = document.get("agent")
+    updated = cast(dict[str, Any], agent).get("updated_ns") if isinstance(agent, dict) else None
+    return updated if isinstance(updated, int) else 0
 
 
 def _ended(document: Document) -> Document:

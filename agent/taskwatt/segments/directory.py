@@ -63,6 +63,16 @@ class AgentDirectory:
         """Folders of dead agents that this one took over, each under its own name."""
         return self.path / "inherited"
 
+    def first_to_say(self, what: str) -> bool:
+        """Is this process the first of the agent's to say something? Recycled children would repeat it for ever."""
+        try:
+            os.close(os.open(self.path / f"said-{what}", os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def remove(self) -> None:
         """The owner's segment first: what a process killed in here leaves behind is rubbish, not recovered twice."""
         with suppress(OSError):
@@ -128,6 +138,19 @@ def candidates(configured: Path | None) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def agent_of(pid: int, configured: Path | None) -> AgentDirectory | None:
+    """The folder of a process that runs an agent, wherever that one found room; None when it runs none."""
+    for candidate in candidates(configured):
+        directory = AgentDirectory(candidate / "agents" / identity(pid))
+        try:
+            _check_private(candidate)
+        except UnusableDirectory:
+            continue
+        if directory.owner_segment.exists():
+            return directory
+    return None
+
+
 def identity(pid: int) -> str:
     return f"{clocks.boot_id()[:8]}-{clocks.pid_namespace()}-{pid}-{clocks.start_time(pid) or 0}"
 
@@ -186,6 +209,18 @@ def _claim(path: Path) -> None:
     finally:
         os.close(descriptor)
         probe.unlink(missing_ok=True)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The last `most` bytes of a file; OSError for anything but a regular one (a FIFO would make us wait for ever)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path} is not a regular file")
+        return os.pread(descriptor, min(most, found.st_size), max(0, found.st_size - most))
+    finally:
+        os.close(descriptor)
 
 
 def reserve(descriptor: int, size: int) -> None:

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple, cast, get_args
 
 from taskwatt import clocks
-from taskwatt.observations import OTHER, OUTCOMES, STATES, CodeSite, Cpu
+from taskwatt.observations import OTHER, OUTCOMES, STATES, CodeSite, Cpu, ProcessClass
 from taskwatt.segments import layout
 from taskwatt.segments.layout import Record
 
 _DARWIN = sys.platform == "darwin"
 _FLOCK = struct.Struct("qqihh" if _DARWIN else "hhqqi4x")
 """struct flock: type and whence stand last on macOS."""
+_OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Never follows a link out of the directory, never waits for the other end of a FIFO."""
+
+_MOST: Final = 1 << 48
+"""No count and no size in a segment is larger; one that is comes from a torn or hostile file."""
+_LONGEST_S: Final = 1e9
+"""No time in a segment is longer."""
 
 
 class Damaged(Exception):
@@ -97,7 +105,7 @@ class SegmentReader:
         """
         self.path = path
         self._own = descriptor is not None
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW) if descriptor is None else descriptor
+        self.descriptor = os.open(path, _OPEN) if descriptor is None else descriptor
         try:
             self._read_identity()
         except BaseException:
@@ -108,6 +116,7 @@ class SegmentReader:
         self._strings: list[str] = []
         self._strings_end = layout.STRINGS_AT
         self._stuck_at = 0
+        self._bad_cells = False
         self.damaged = 0
         """Records that were reserved but never finished, or whose checksum does not hold."""
         self.spills_lost = 0
@@ -115,18 +124,22 @@ class SegmentReader:
         self._last_attempt_no = 0
 
     def _read_identity(self) -> None:
+        shown = os.fsencode(self.path).decode("utf-8", "replace")
+        found = os.fstat(self.descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Damaged(f"{shown} is not a regular file")
         raw = os.pread(self.descriptor, layout.IDENTITY.size, 0)
         if len(raw) < layout.IDENTITY.size:
-            raise Damaged(f"{self.path} is too short for a segment")
+            raise Damaged(f"{shown} is too short for a segment")
         magic, version, pid, ticks, namespace, boot, created, monotonic, role, process_class = layout.IDENTITY.unpack(
             raw
         )
         if magic != layout.MAGIC:
-            raise Damaged(f"{self.path} is not a segment")
+            raise Damaged(f"{shown} is not a segment")
         if version != layout.VERSION:
-            raise Damaged(f"{self.path} has layout version {version}, this reader knows {layout.VERSION}")
-        if os.fstat(self.descriptor).st_size != layout.SIZE:
-            raise Damaged(f"{self.path} has {os.fstat(self.descriptor).st_size} bytes instead of {layout.SIZE}")
+            raise Damaged(f"{shown} has layout version {version}, this reader knows {layout.VERSION}")
+        if found.st_size != layout.SIZE:
+            raise Damaged(f"{shown} has {found.st_size} bytes instead of {layout.SIZE}")
         self.pid: int = pid
         self.start_ticks: int = ticks
         self.pid_namespace: int = namespace
@@ -134,10 +147,11 @@ class SegmentReader:
         self.created_ns: int = created
         self.wall_minus_monotonic_s: float = created / 1e9 - monotonic
         self.role: int = role
-        self.process_class: str = process_class.rstrip(b"\0").decode("utf-8", "replace") or "job"
+        name = _text(process_class)
+        self.process_class: ProcessClass = cast(ProcessClass, name) if name in get_args(ProcessClass) else "job"
         tail, _ = layout.READER.unpack(self._bytes(layout.READER_AT, layout.READER.size))
         if tail > self.progress().head + layout.RING_SLOTS:
-            raise Damaged(f"{self.path} claims to have been read far beyond what was written")
+            raise Damaged(f"{shown} claims to have been read far beyond what was written")
         self._next: int = max(1, tail)
 
     def alive(self) -> bool:
@@ -208,10 +222,13 @@ class SegmentReader:
         os.pwrite(self.descriptor, struct.pack("<Q", until_ns), layout.READER_AT + 8)
 
     def progress(self) -> Progress:
-        return Progress(*layout.PROGRESS.unpack(self._bytes(layout.PROGRESS_AT, layout.PROGRESS.size)))
+        head, finished_no, *cpu = layout.PROGRESS.unpack(self._bytes(layout.PROGRESS_AT, layout.PROGRESS.size))
+        at_exit, startup, none = (seconds if 0 <= seconds < _LONGEST_S else 0.0 for seconds in cpu)
+        return Progress(min(head, _MOST), finished_no, at_exit, startup, none)
 
     def counters(self) -> Counters:
-        return Counters(*layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size)))
+        counted = layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size))
+        return Counters(*(min(count, _MOST) for count in counted))
 
     def in_flight(self, *, ended: bool = False) -> InFlight | None:
         """What runs now, or ran when the process died (`ended`); None when the last begun attempt has finished.
@@ -236,7 +253,8 @@ class SegmentReader:
     def cells(self, *, ended: bool = False) -> list[Cell]:
         """Totals of attempts that found the ring full, since the segment began.
 
-        A cell that is just being written is left out; of a dead process (`ended`) it is counted as damaged.
+        A cell that is just being written is left out; of a dead process (`ended`) it is counted as damaged, and so are
+        cells, once, whose figures cannot be.
         """
         raw = self._bytes(layout.CELLS_AT, min(self.counters().cells, layout.CELL_SLOTS) * layout.CELL.size)
         found: list[Cell] = []
@@ -244,8 +262,11 @@ class SegmentReader:
             crc, task, outcome, state, attempts, firsts, repeats, *cpu = fields
             if zlib.crc32(raw[slot * layout.CELL.size + 4 : (slot + 1) * layout.CELL.size]) != crc:
                 self.damaged += ended
-            elif outcome < len(OUTCOMES) and state < len(STATES) and attempts == firsts + repeats:
+            elif _plausible(outcome, state, (attempts, firsts, repeats), cpu):
                 found.append(Cell(slot, self._string(task), outcome, state, attempts, firsts, repeats, Cpu(*cpu)))
+            else:
+                self.damaged += not self._bad_cells
+                self._bad_cells = True
         return found
 
     def cells_read(self) -> dict[int, int]:
@@ -328,6 +349,15 @@ class SegmentReader:
             self._strings.append(raw[at + 2 : at + 2 + length].decode("utf-8", "replace"))
             at += 2 + length
         self._strings_end += at
+
+
+def _plausible(outcome: int, state: int, counts: Sequence[int], seconds: Sequence[float]) -> bool:
+    return (
+        outcome < len(OUTCOMES)
+        and state < len(STATES)
+        and max(counts) < _MOST
+        and all(-1.0 < each < _LONGEST_S for each in seconds)
+    )
 
 
 def _text(raw: bytes) -> str:

@@ -175,6 +175,6 @@ def _task_id(record: Record, drained: Drained) -> str:
 def _spilled_id(data: bytes) -> str:
     try:
         found = json.loads(data)[SPILLED_ID]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return found if isinstance(found, str) else ""
+    return found.encode("utf-8", "replace").decode() if isinstance(found, str) else ""
