@@ -25,7 +25,7 @@ from taskwatt.meter import meter
 from taskwatt.observations import OUTCOMES, STATES
 from taskwatt.segments import SegmentWriter, layout
 from taskwatt.segments.records import SPILLED_ID, pack_task_id
-from taskwatt_celery import headers
+from taskwatt_celery import failure, headers
 from taskwatt_celery.outcome import CANCELLED, FAILED, RETRIED, classify
 
 _SUBPROCESS_MIN_S = 0.001
@@ -43,8 +43,8 @@ class Running:
 
     __slots__ = (
         "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_publish", "body_serialization", "cpu", "depth",
-        "error", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message", "nesting", "queue", "redelivered",
-        "retries", "sampler", "scope", "size", "start", "start_ns", "task", "task_name", "wait",
+        "error", "expected", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message", "nesting", "queue",
+        "redelivered", "retries", "sampler", "scope", "size", "start", "start_ns", "task", "task_name", "wait",
     )  # fmt: skip
 
     task_name: str
@@ -76,6 +76,7 @@ class Running:
         self.body_gc = 0.0
         self.body_publish = 0.0
         self.error: BaseException | None = None
+        self.expected = False
         self.sampler: CodeSampler | None = None
 
 
@@ -249,11 +250,13 @@ class Recorder:
             elif scope.mode == PROVIDER and scope.span is not None:
                 flags |= layout.EXPORTED
                 self._finish_user_span(run, outcome, state, task_id, cpu_s)
+            if run.expected:
+                flags |= layout.EXPECTED
             recorded = scope.recorded()
             if recorded is not None:
                 data.update(recorded.user_data(layout.SPILL_MAX - 1024))
-                if run.error is not None and outcome in (FAILED, CANCELLED):
-                    data["exception"] = _exception_type(run.error)
+                if run.error is not None and outcome in (FAILED, CANCELLED) and not run.expected:
+                    data["exception"] = [failure.kind(run.error), failure.message(run.error)]
         finally:
             scope.leave()
             self.segment.span_mode(scope.mode)
@@ -280,7 +283,9 @@ class Recorder:
             max_rss=self._max_rss,
             body_size=run.size,
         )
-        finish_span(span, values, run.error if outcome in (FAILED, CANCELLED) else None)
+        error = run.error if outcome in (FAILED, CANCELLED) and not run.expected else None
+        told = (failure.kind(error), failure.message(error), failure.stacktrace(error)) if error is not None else None
+        finish_span(span, values, told)
 
     def enrich_official(self, run: Running) -> None:
         """Put what is known at the end of the body on the official instrumentation's span, which ends before we do."""
@@ -350,12 +355,6 @@ def _retry_delay(error: BaseException | None) -> float:
     if isinstance(when, datetime):
         return max(0.0, when.timestamp() - time())
     return 0.0 if isinstance(error, Reject) else NAN
-
-
-def _exception_type(error: BaseException) -> list[str]:
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return [name, str(error)[:500]]
 
 
 def _children_cpu() -> float:

@@ -24,7 +24,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from taskwatt.export.context import OFFICIAL
 from taskwatt.meter import hide_this_frame, meter
 from taskwatt_celery.attempt import Recorder, Running
-from taskwatt_celery.outcome import classify, outcome_of
+from taskwatt_celery.outcome import classify, is_expected, outcome_of
 
 log = logging.getLogger("taskwatt")
 
@@ -106,23 +106,23 @@ class Hook:
             tracer = original(name, task, *args, **kwargs)
             if not kwargs.get("eager"):
                 try:
-                    self._time_body(tracer)
+                    self._time_body(tracer, task)
                 except Exception as error:
                     self._disable(error)
             return tracer
 
         return build_tracer
 
-    def _time_body(self, tracer: Any) -> None:
+    def _time_body(self, tracer: Any, task: Any) -> None:
         while tracer is not None:
             if isinstance(tracer, FunctionType) and "fun" in tracer.__code__.co_freevars and tracer.__closure__:
                 cell = tracer.__closure__[tracer.__code__.co_freevars.index("fun")]
                 self._cells.append((cell, cell.cell_contents))
-                cell.cell_contents = self._wrap_body(cell.cell_contents)
+                cell.cell_contents = self._wrap_body(cell.cell_contents, task)
                 return
             tracer = getattr(tracer, "__wrapped__", None)
 
-    def _wrap_body(self, function: Any) -> Any:
+    def _wrap_body(self, function: Any, task: Any) -> Any:
         def body(*args: Any, **kwargs: Any) -> Any:
             recorder = self._recorder()
             run = recorder.running if recorder is not None else None
@@ -134,7 +134,7 @@ class Hook:
             try:
                 return function(*args, **kwargs)
             except BaseException as error:
-                run.error = error
+                run.error, run.expected = error, is_expected(error, task)
                 hide_this_frame(error)
                 raise
             finally:

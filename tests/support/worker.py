@@ -100,6 +100,18 @@ class Worker:
         kwargs = options.pop("kwargs", {})
         return str(self.app.send_task(f"tests.{task}", args, kwargs, **options).id)
 
+    def publish(self, *messages: tuple[str, list[Any], dict[str, Any]], **environ: str) -> list[str]:
+        """Publish from an instrumented program with the worker's environment (and `environ`); the ids.
+
+        A message: task, args, options as for send_task.
+        """
+        command = [sys.executable, "-m", "tests.support.producer", json.dumps(messages)]
+        done = subprocess.run(
+            command, cwd=self._cwd, env=self.environ | environ, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

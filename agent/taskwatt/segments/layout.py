@@ -86,6 +86,7 @@ REDELIVERED: Final = 2
 EXPORTED: Final = 4
 ID_SPILLED: Final = 8
 RETRY_PUBLISH: Final = 16
+EXPECTED: Final = 32
 
 RECORD: Final = Struct("<BBH 16s16s8s8s16s8s q ddd dddddd QQQ IIHHI BBHI Q")
 """kind, flags, task string | task id, trace, span, parent span, linked trace, linked span | start (wall ns) | duration,

@@ -79,6 +79,7 @@ def decode(record: Drained) -> Attempt | Publish | None:
         sampled=bool(flags & layout.SAMPLED),
         exported=bool(flags & layout.EXPORTED),
         user_data=record.user_data,
+        expected=bool(flags & layout.EXPECTED),
     )
 
 
