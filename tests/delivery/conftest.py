@@ -14,6 +14,12 @@ from tests.support.receiver import Receiver
 from tests.support.worker import Worker
 
 TRACED = "tests.support.traced"
+_databases = itertools.cycle(range(1, 16))
+
+
+def worker_url(broker: RedisServer) -> str:
+    """A database of the broker for one worker alone."""
+    return broker.url.removesuffix("/0") + f"/{next(_databases)}"
 
 
 @pytest.fixture(scope="package")
@@ -35,21 +41,13 @@ def module_receiver() -> Iterator[Receiver]:
     receiver.stop()
 
 
-@pytest.fixture(scope="package")
-def databases() -> Iterator[int]:
-    """Each worker has a database of the broker to itself."""
-    return itertools.count(1)
-
-
 @pytest.fixture(scope="module")
-def start_traced(
-    broker: RedisServer, databases: Iterator[int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Worker]]:
+def start_traced(broker: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Worker]]:
     """Start a worker of the traced application, with the arguments of `Worker`; it is stopped with the module."""
     with ExitStack() as running:
 
         def start(**options: Any) -> Worker:
-            url = broker.url.removesuffix("/0") + f"/{next(databases)}"
-            return running.enter_context(Worker(url, tmp_path_factory.mktemp("worker"), app=TRACED, **options))
+            folder = tmp_path_factory.mktemp("worker")
+            return running.enter_context(Worker(worker_url(broker), folder, app=TRACED, **options))
 
         yield start

@@ -15,6 +15,7 @@ from tests.support.worker import Worker
 INTERNAL, PRODUCER, CONSUMER = 1, 4, 5
 UNSET, ERROR = 0, 2
 SECRET = "the-secret-in-the-arguments"
+FROM_OUTSIDE = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 DONE = "tests.encode"
 """Sent last: when its span is here, so are the others."""
 
@@ -26,7 +27,7 @@ def worker(start_traced: Callable[..., Worker], module_receiver: Receiver) -> Wo
         OTEL_EXPORTER_OTLP_ENDPOINT=module_receiver.endpoint,
         OTEL_METRIC_EXPORT_INTERVAL="1000",
         OTEL_SERVICE_NAME="shop",
-        TASKWATT_EXCLUDED_TASKS="tests.le*,tests.never_sent",
+        TASKWATT_EXCLUDED_TASKS="tests.le*,tests.go_between",
         TEST_RECEIVER=module_receiver.endpoint,
         TEST_TRACING="logging",
     )
@@ -40,6 +41,7 @@ def worker(start_traced: Callable[..., Worker], module_receiver: Receiver) -> Wo
         ("fail_without_words", [], {}),
         ("annotate", [], {}),
         ("nest", [], {}),
+        ("go_between", [], {"headers": {"traceparent": f"00-{FROM_OUTSIDE[0]}-{FROM_OUTSIDE[1]}-01"}}),
         ("which_provider", [], {}),
         ("length", [SECRET], {}),
         ("echo", [SECRET], secret),
@@ -200,6 +202,14 @@ def test_an_excluded_task_has_no_span_and_is_in_the_ledger_all_the_same(receiver
     attempts = {"taskwatt__task__name": "tests.length"}
     wait_for(lambda: receiver.total("celery.task.attempts", **attempts) == 1, 20, "the excluded attempt")
     assert receiver.total("taskwatt.cpu.time", **attempts) > 0
+
+
+def test_what_an_excluded_task_starts_is_below_what_the_task_itself_is_below(receiver: Receiver) -> None:
+    wait_for(lambda: receiver.named("run/tests.burn"), 20, "the task that the excluded one published")
+    between, publish = only(receiver, "between"), only(receiver, "apply_async/tests.burn")
+    assert (between.trace_id, between.parent_id) == FROM_OUTSIDE
+    assert (publish.trace_id, publish.parent_id) == (between.trace_id, between.span_id)
+    assert only(receiver, "run/tests.burn").parent_id == publish.span_id
 
 
 def test_arguments_and_results_are_in_nothing_that_leaves_the_process(receiver: Receiver, worker: Worker) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from opentelemetry import metrics as otel_metrics
-from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from taskwatt.export import provider
 from taskwatt.export.exporters import exporting, listening, metric_exporters, resource, span_exporters
 from taskwatt.export.findings import incident_span
 from taskwatt.export.history import HistoryWriter
@@ -174,7 +174,7 @@ class Pipeline:
 
     def _send_spans(self) -> None:
         journal = self._journal
-        if not self._span_exporters:
+        if not self._span_exporters and not provider.is_set():
             journal.accept(spans=journal.last)
             return
         while journal.waiting and time.monotonic() >= self._retry_at:
@@ -199,20 +199,18 @@ class Pipeline:
             self._history.incident(span)
             if span.context is not None:
                 self._links[incident.id] = (span.context.trace_id, span.context.span_id)
-            provider = trace.get_tracer_provider()
-            if self._span_exporters:
-                self._export([span])
-            elif not isinstance(provider, trace.ProxyTracerProvider):
-                tracer = provider.get_tracer("taskwatt")
-                copy = tracer.start_span(
-                    span.name, attributes=span.attributes, links=span.links, start_time=span.start_time
-                )
-                copy.set_status(span.status)
-                copy.end(span.end_time)
+            self._export([span])
             self._incidents.pop(0)
 
     def _export(self, spans: list[ReadableSpan]) -> bool:
-        """True when every exporter took them. Repeats after a failure carry the same ids."""
+        """True when every exporter took them. Repeats after a failure carry the same ids.
+
+        Without an exporter of our own they go to the provider that the user has set here, if any.
+        """
+        if not self._span_exporters and provider.is_set():
+            for span in spans:
+                provider.send(span)
+            return True
         taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
         if taken:
             self._backoff_s = 0.5
