@@ -295,12 +295,13 @@ class Recorder:
         if not span.is_recording():
             return
         outcome, state = classify(run.error, run.task_name)
+        info: Mapping[str, Any] = run.message.get("delivery_info") or {}
         cpu_s = process_time() - run.cpu + run.gap
         values = attempt_attributes(
             task=run.task_name,
             state=STATES[state],
-            task_id="",
-            queue="",
+            task_id=str(run.message.get("id") or ""),
+            queue=info.get("routing_key") or "",
             attempt=run.retries + 1,
             outcome=OUTCOMES[outcome],
             cpu_s=cpu_s,

@@ -129,6 +129,7 @@ class Hook:
             if recorder is None or run is None or run.body:
                 return function(*args, **kwargs)
             run.body = True
+            self._guard(run.scope.uncover)
             serialization, collected, published = meter.serialization, meter.gc, meter.publish
             cpu = process_time()
             try:
@@ -143,14 +144,15 @@ class Hook:
                 run.body_gc = meter.gc - collected
                 run.body_publish = meter.publish - published
                 run.finished_body = True
+                self._guard(run.scope.cover)
                 if run.scope.mode == OFFICIAL:
-                    self._enrich(recorder, run)
+                    self._guard(functools.partial(recorder.enrich_official, run))
 
         return body
 
-    def _enrich(self, recorder: Recorder, run: Running) -> None:
+    def _guard(self, step: Callable[[], None]) -> None:
         try:
-            recorder.enrich_official(run)
+            step()
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:

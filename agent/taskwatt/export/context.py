@@ -72,10 +72,15 @@ class Sample:
 
 def mode() -> int:
     """Whose span an attempt (or a publish) that begins now should have."""
+    unset = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     official = sys.modules.get(_OFFICIAL_MODULE)
-    if official is not None and official.CeleryInstrumentor().is_instrumented_by_opentelemetry:
-        return OFFICIAL
-    return OWN if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) else PROVIDER
+    if official is not None:
+        instrumentor = official.CeleryInstrumentor()
+        # Without a provider its spans record nothing and reach nobody.
+        mute = unset and isinstance(getattr(instrumentor, "_tracer", None), trace.ProxyTracer)
+        if instrumentor.is_instrumented_by_opentelemetry and not mute:
+            return OFFICIAL
+    return OWN if unset else PROVIDER
 
 
 def env_sampler() -> Sample:
@@ -107,7 +112,7 @@ def env_sampler() -> Sample:
 class Scope:
     """The current span of one attempt or publish, from `enter` to `leave`."""
 
-    __slots__ = ("_token", "context", "link", "mode", "parent", "span")
+    __slots__ = ("_cover", "_token", "context", "link", "mode", "parent", "span")
 
     def __init__(self) -> None:
         self.mode = OWN
@@ -116,6 +121,7 @@ class Scope:
         self.parent = _NO_PARENT
         self.link = _NO_PARENT
         self._token: Any = None
+        self._cover: Any = None
 
     @property
     def sampled(self) -> bool:
@@ -124,6 +130,19 @@ class Scope:
     def enter(self, context: Context) -> None:
         """Make `context`, which has our span in it, current."""
         self._token = otel_context.attach(context)
+
+    def uncover(self) -> None:
+        """Make our span current where the official instrumentation put one over it that records nothing."""
+        if self.mode == OWN and self.span is not None and _OFFICIAL_MODULE in sys.modules:
+            above = trace.get_current_span()
+            if above is not self.span and not above.is_recording():
+                self._cover = otel_context.attach(trace.set_span_in_context(self.span))
+
+    def cover(self) -> None:
+        """Take back `uncover`."""
+        if self._cover is not None:
+            token, self._cover = self._cover, None
+            otel_context.detach(token)
 
     def leave(self) -> None:
         """Make the span before ours current again."""
