@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from tests.support.brokers import RedisServer, redis_binary
 from tests.support.receiver import Receiver
 from tests.support.worker import Worker
 
+VENV_BIN = Path(sys.executable).parent
 TRACED = "tests.support.traced"
 _databases = itertools.cycle(range(1, 16))
 

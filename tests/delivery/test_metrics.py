@@ -1,4 +1,4 @@
-"""Every metric of the public contract reaches a real receiver, with its unit, its description and its attribute keys."""
+"""Every metric of the public contract reaches a real receiver, with its unit, description and attribute keys."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from kombu import Connection
+from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import ConnectionError as NotUp
 
@@ -109,11 +111,9 @@ class RabbitServer:
         self._process = self._mapper = None
 
     def _answers(self) -> bool:
-        from kombu import Connection
-
         try:
             with Connection(self.url, connect_timeout=2) as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0)
                 return True
-        except OSError:
+        except (OSError, OperationalError):
             return False

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import time
 from typing import Any
 
 from celery import Task, signals
@@ -165,6 +166,12 @@ def echo(*args: Any, **kwargs: Any) -> Any:
 @app.task(name="tests.add", ignore_result=False)
 def add(*terms: int) -> int:
     return sum(terms)
+
+
+@app.task(name="tests.wait_and_add", ignore_result=False)
+def wait_and_add(seconds: float, *terms: int) -> int:
+    time.sleep(seconds)
+    return sum(terms) or 1
 
 
 @app.task(name="tests.total", ignore_result=False)

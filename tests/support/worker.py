@@ -29,17 +29,21 @@ class Worker:
         *,
         app: str = APP,
         options: Sequence[str] = ("--concurrency", "1"),
+        launcher: Sequence[str] = (),
         python: str = sys.executable,
         cwd: Path = REPOSITORY,
         **environ: str,
     ) -> None:
-        """`environ` is added to a clean environment; TASKWATT_ENABLED=1 and a TASKWATT_DIR below `folder` are given."""
+        """`environ` is added to a clean environment; TASKWATT_ENABLED=1 and a TASKWATT_DIR below `folder` are given.
+
+        `launcher`: what the command is put behind, such as opentelemetry-instrument.
+        """
         self.directory = folder / "taskwatt"
         self.log_path = folder / "worker.log"
         self.broker = broker
         given = {"TASKWATT_ENABLED": "1", "TASKWATT_DIR": str(self.directory), "TEST_BROKER": broker}
         self.environ = clean_environ(**{**given, **environ})
-        self._command = [python, "-m", "celery", "-A", app, "worker", "-l", "INFO", *options]
+        self._command = [*launcher, python, "-m", "celery", "-A", app, "worker", "-l", "INFO", *options]
         self._cwd = cwd
         self.app = Celery(broker=broker)
         self.app.conf.task_ignore_result = True

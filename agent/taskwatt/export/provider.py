@@ -6,6 +6,10 @@ forked before the provider was set, incidents. The user's sampler, processors an
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Callable
+
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Tracer
@@ -13,6 +17,8 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext
 
 from taskwatt import __version__
+
+log = logging.getLogger("taskwatt")
 
 
 def is_set() -> bool:
@@ -31,6 +37,26 @@ def send(span: ReadableSpan) -> None:
         copy.add_event(event.name, event.attributes, event.timestamp)
     copy.set_status(span.status)
     copy.end(span.end_time)
+
+
+def flush(seconds: float) -> None:
+    """Let it send what it holds, for so long at the most, in a process that is about to leave by `os._exit`.
+
+    On a thread of its own: the SDK's batch processor does not keep to its timeout.
+    """
+    force_flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if not is_set() or force_flush is None:
+        return
+    thread = threading.Thread(target=_quietly, args=(force_flush,), name="taskwatt-flush", daemon=True)
+    thread.start()
+    thread.join(seconds)
+
+
+def _quietly(force_flush: Callable[[], object]) -> None:
+    try:
+        force_flush()
+    except Exception as error:
+        log.debug("taskwatt could not flush the tracer provider of this process: %r", error)
 
 
 class _Given(IdGenerator):
