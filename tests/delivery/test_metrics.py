@@ -37,8 +37,11 @@ NOOPS = 23
 
 
 @pytest.fixture(scope="module")
-def receiver(start_traced: Callable[..., Worker], module_receiver: Receiver) -> Receiver:
-    """After a backlog behind a task that sleeps, a message with an ETA, and a storm of retries."""
+def receiver(
+    start_traced: Callable[..., Worker], module_receiver: Receiver, tmp_path_factory: pytest.TempPathFactory
+) -> Receiver:
+    """After a backlog behind a task that waits, a message with an ETA, and a storm of retries."""
+    opened = tmp_path_factory.mktemp("gate") / "opened"
     receiver = module_receiver
     worker = start_traced(
         OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
@@ -47,16 +50,21 @@ def receiver(start_traced: Callable[..., Worker], module_receiver: Receiver) -> 
     )
     worker.publish(
         ("noop", [], {"countdown": 600}),
-        ("sleep", [6], {}),
+        ("wait_for_file", [str(opened)], {}),
         *[("noop", [], {})] * NOOPS,
         OTEL_METRIC_EXPORT_INTERVAL="60000",
     )
     wait_for(lambda: receiver.total("celery.queue.depth") > 0, 30, "a backlog")
+    wait_for(lambda: receiver.total("celery.queue.oldest_age") > 0, 30, "the age of its head")
+    wait_for(lambda: receiver.total("celery.queue.unacked") > 0, 30, "what the worker holds")
+    wait_for(lambda: receiver.total("celery.worker.prefetched") > 0, 30, "what it has not started")
     wait_for(lambda: receiver.total("celery.worker.eta") == 1, 30, "a message that waits for its ETA")
+    opened.touch()
     wait_for(lambda: receiver.total("celery.task.attempts", taskwatt__task__name="tests.noop") == NOOPS, 60, "all")
     for _ in range(3):
         worker.send("retry", 100_000, 0, 0.02)
-    wait_for(lambda: receiver.total("taskwatt.incident.active") > 0, 90, "an incident")
+    storm = {"taskwatt__finding__cause": "retry_storm"}
+    wait_for(lambda: receiver.total("taskwatt.incident.active", **storm) == 1, 90, "the storm's incident")
     return receiver
 
 
@@ -110,8 +118,10 @@ def test_histograms_hold_every_attempt(receiver: Receiver) -> None:
     assert receiver.total("celery.task.queue_wait", **noop) == NOOPS
     metric = receiver.metric("celery.task.duration")
     assert metric is not None
-    slept = next(point for point in metric.points if point.attributes[TASK] == "tests.sleep")
-    assert (slept.value, slept.sum > 6) == (1, True)
+    waited = next(point for point in metric.points if point.attributes[TASK] == "tests.wait_for_file")
+    wait_for(lambda: receiver.named("run/tests.wait_for_file"), 30, "its span")
+    span = receiver.named("run/tests.wait_for_file")[0]
+    assert (waited.value, waited.sum) == (1, pytest.approx((span.end_ns - span.start_ns) / 1e9, abs=1e-6))
 
 
 def test_the_slots_are_the_pools(receiver: Receiver) -> None:
@@ -123,7 +133,6 @@ def test_the_slots_are_the_pools(receiver: Receiver) -> None:
 
 
 def test_the_storm_is_the_incident(receiver: Receiver) -> None:
-    assert receiver.total("taskwatt.incident.active", taskwatt__finding__cause="retry_storm") == 1
     finding = next(span for span in receiver.spans if span.name == "taskwatt.finding retry_storm")
     assert finding.attributes["taskwatt.task.name"] == "tests.retry"
     assert (finding.parent_id, finding.kind) == ("", 1)

@@ -174,6 +174,12 @@ def wait_and_add(seconds: float, *terms: int) -> int:
     return sum(terms) or 1
 
 
+@app.task(name="tests.wait_for_file")
+def wait_for_file(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.05)
+
+
 @app.task(name="tests.total", ignore_result=False)
 def total(terms: list[int]) -> int:
     return sum(terms)
