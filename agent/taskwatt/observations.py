@@ -98,6 +98,8 @@ class Attempt(NamedTuple):
     """Another tracer (the user's provider, the official instrumentation) already owns the span of this attempt."""
     user_data: bytes
     """JSON of what user code set on the current span (attributes, events, status, name); empty when nothing."""
+    expected: bool = False
+    """It failed with an exception that the task's author declared to be part of normal work (Celery's `throws`)."""
 
     @property
     def first(self) -> bool:

@@ -21,12 +21,11 @@ from celery.exceptions import Reject
 from taskwatt import clocks
 from taskwatt.code_sampler import CodeSampler
 from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
-from taskwatt.export.span import text_of
 from taskwatt.meter import meter
 from taskwatt.observations import OUTCOMES, STATES
 from taskwatt.segments import SegmentWriter, layout
 from taskwatt.segments.records import SPILLED_ID, pack_task_id
-from taskwatt_celery import headers
+from taskwatt_celery import failure, headers
 from taskwatt_celery.code_answers import CodeAnswers
 from taskwatt_celery.outcome import CANCELLED, FAILED, RETRIED, classify
 from taskwatt_celery.threads import Before, others
@@ -49,9 +48,9 @@ class Running:
 
     __slots__ = (
         "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_others", "body_publish", "body_serialization",
-        "cpu", "depth", "error", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message", "nesting",
-        "others", "queue", "redelivered", "retries", "sampler", "sampling_s", "scope", "size", "start", "start_ns",
-        "task", "task_name", "wait",
+        "cpu", "depth", "error", "expected", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message",
+        "nesting", "others", "queue", "redelivered", "retries", "sampler", "sampling_s", "scope", "size", "start",
+        "start_ns", "task", "task_name", "wait",
     )  # fmt: skip
 
     task_name: str
@@ -86,6 +85,7 @@ class Running:
         self.hook_s = 0.0
         self.sampling_s = 0.0
         self.error: BaseException | None = None
+        self.expected = False
         self.sampler: CodeSampler | None = None
 
     def others_s(self) -> float:
@@ -303,11 +303,13 @@ class Recorder:
             elif scope.mode == PROVIDER and scope.span is not None:
                 flags |= layout.EXPORTED
                 self._finish_user_span(run, outcome, state, task_id, cpu_s)
+            if run.expected:
+                flags |= layout.EXPECTED
             recorded = scope.recorded()
             if recorded is not None:
                 data.update(recorded.user_data(layout.SPILL_MAX - 1024))
-                if run.error is not None and outcome in (FAILED, CANCELLED):
-                    data["exception"] = _exception_type(run.error)
+                if run.error is not None and outcome in (FAILED, CANCELLED) and not run.expected:
+                    data["exception"] = [failure.kind(run.error), failure.message(run.error)]
         finally:
             scope.leave()
             self.segment.span_mode(scope.mode)
@@ -333,7 +335,9 @@ class Recorder:
             max_rss=self._max_rss,
             body_size=run.size,
         )
-        finish_span(span, values, run.error if outcome in (FAILED, CANCELLED) else None)
+        error = run.error if outcome in (FAILED, CANCELLED) and not run.expected else None
+        told = (failure.kind(error), failure.message(error), failure.stacktrace(error)) if error is not None else None
+        finish_span(span, values, told)
 
     def enrich_official(self, run: Running) -> None:
         """Put what is known at the end of the body on the official instrumentation's span, which ends before we do."""
@@ -343,12 +347,13 @@ class Recorder:
         if not span.is_recording():
             return
         outcome, state = classify(run.error, run.task_name)
+        info: Mapping[str, Any] = run.message.get("delivery_info") or {}
         cpu_s = process_time() - run.cpu + run.gap
         values = attempt_attributes(
             task=run.task_name,
             state=STATES[state],
-            task_id="",
-            queue="",
+            task_id=str(run.message.get("id") or ""),
+            queue=info.get("routing_key") or "",
             attempt=run.retries + 1,
             outcome=OUTCOMES[outcome],
             cpu_s=cpu_s,
@@ -397,12 +402,6 @@ def _retry_delay(error: BaseException | None) -> float:
     if isinstance(when, datetime):
         return max(0.0, when.timestamp() - time())
     return 0.0 if isinstance(error, Reject) else NAN
-
-
-def _exception_type(error: BaseException) -> list[str]:
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return [name, text_of(error)[:500]]
 
 
 def _children_cpu() -> float:

@@ -24,7 +24,7 @@ from taskwatt.export.context import OFFICIAL
 from taskwatt.interruption import raised_by_a_signal
 from taskwatt.meter import hide_this_frame, meter
 from taskwatt_celery.attempt import Recorder, Running
-from taskwatt_celery.outcome import classify, outcome_of
+from taskwatt_celery.outcome import classify, is_expected, outcome_of
 
 log = logging.getLogger("taskwatt")
 
@@ -113,21 +113,21 @@ class Hook:
         def build_tracer(name: str, task: Any, *args: Any, **kwargs: Any) -> Any:
             tracer = original(name, task, *args, **kwargs)
             if not kwargs.get("eager"):
-                self._guarded(self._time_body, tracer)
+                self._guarded(self._time_body, tracer, task)
             return tracer
 
         return build_tracer
 
-    def _time_body(self, tracer: Any) -> None:
+    def _time_body(self, tracer: Any, task: Any) -> None:
         while tracer is not None:
             if isinstance(tracer, FunctionType) and "fun" in tracer.__code__.co_freevars and tracer.__closure__:
                 cell = tracer.__closure__[tracer.__code__.co_freevars.index("fun")]
                 self._cells.append((cell, cell.cell_contents))
-                cell.cell_contents = self._wrap_body(cell.cell_contents)
+                cell.cell_contents = self._wrap_body(cell.cell_contents, task)
                 return
             tracer = getattr(tracer, "__wrapped__", None)
 
-    def _wrap_body(self, function: Any) -> Any:
+    def _wrap_body(self, function: Any, task: Any) -> Any:
         def body(*args: Any, **kwargs: Any) -> Any:
             run = None if self._failed else self._guarded(self._enter_body)
             if run is None:
@@ -139,7 +139,7 @@ class Hook:
                 hide_this_frame(error)
                 raise
             finally:
-                self._guarded(self._leave_body, run)
+                self._guarded(self._leave_body, run, task)
 
         return body
 
@@ -150,13 +150,14 @@ class Hook:
         if recorder is None or run is None or run.body:
             return None
         run.body = True
+        run.scope.uncover()
         run.body_serialization, run.body_gc, run.body_publish = meter.serialization, meter.gc, meter.publish
         run.body_others = run.others_s()
         run.body_cpu = process_time()
         recorder.segment.body(run.attempt_no, run.body_cpu)
         return run
 
-    def _leave_body(self, run: Running) -> None:
+    def _leave_body(self, run: Running, task: Any) -> None:
         """Called right after it, however it ended; its exception is under way."""
         run.body_cpu = process_time() - run.body_cpu
         run.body_others = run.others_s() - run.body_others
@@ -164,6 +165,8 @@ class Hook:
         run.body_gc = meter.gc - run.body_gc
         run.body_publish = meter.publish - run.body_publish
         run.finished_body = True
+        run.expected = run.error is not None and is_expected(run.error, task)
+        run.scope.cover()
         recorder = self._recorder()
         if run.scope.mode == OFFICIAL and recorder is not None:
             recorder.enrich_official(run)

@@ -39,6 +39,14 @@ def classify(error: BaseException | None, task: str) -> tuple[int, int]:
     return FAILED, _FAILURE
 
 
+def is_expected(error: BaseException, task: Any) -> bool:
+    """Does the task's author count this exception as part of normal work? (`throws`; Celery then logs no error.)"""
+    try:
+        return isinstance(error, task.throws)
+    except (AttributeError, TypeError):  # it is the user's: Celery says so itself
+        return False
+
+
 def outcome_of(run: Running, result: tuple[Any, ...] | None) -> tuple[int, int]:
     """(outcome, state) from the body's end and from what `fast_trace_task` returned.
 

@@ -14,6 +14,7 @@ from celery import signals
 
 from taskwatt import clocks
 from taskwatt.drainer import Death
+from taskwatt.export import provider
 from taskwatt.export.context import Sample, env_sampler
 from taskwatt.gauges import Reading
 from taskwatt.meter import ignore_collections, meter, own_cost, watch_collections
@@ -31,6 +32,8 @@ log = logging.getLogger("taskwatt")
 
 _MEASURED_POOLS = ("prefork", "solo", "processes")
 _UID = "taskwatt"
+_FLUSH_S = 1.0
+"""Longest delay of a pool process's end by the user's own exporter."""
 
 
 class Worker:
@@ -81,6 +84,7 @@ class Worker:
             (signals.celeryd_after_setup, self._on_after_setup),
             (signals.worker_ready, self._on_worker_ready),
             (signals.worker_process_init, self._on_child),
+            (signals.worker_process_shutdown, self._on_child_shutdown),
             (signals.worker_shutdown, self._on_shutdown),
             (signals.task_received, self._on_received),
             (signals.task_revoked, self._on_revoked),
@@ -150,6 +154,14 @@ class Worker:
                 self._recorder = Recorder(segment, self._sampler(), serves=serves)
         except Exception as error:
             log.warning("taskwatt could not prepare this pool process: %r", error, exc_info=error)
+
+    def _on_child_shutdown(self, **_: Any) -> None:
+        """In a pool child that ends in order: its provider may still hold spans, and nothing runs at its exit."""
+        try:
+            if self.recorder() is not None:
+                provider.flush(_FLUSH_S)
+        except Exception as error:
+            log.warning("taskwatt could not flush this pool process: %r", error, exc_info=error)
 
     def _on_shutdown(self, **_: Any) -> None:
         """In the main process, when the pool has ended."""

@@ -12,15 +12,18 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from taskwatt.export import context
-from taskwatt.export.context import OWN, enter_attempt, enter_publish, env_sampler, traceparent
+from taskwatt.export.context import OWN, Sample, enter_attempt, enter_publish, env_sampler, traceparent
 from taskwatt.export.span import RecordedSpan
 
 TRACE, SPAN = "0123456789abcdef0123456789abcdef", "0123456789abcdef"
 GOOD = f"00-{TRACE}-{SPAN}-01"
 
 
-def always(*_: object) -> bool:
+def _always(*_: object) -> bool:
     return True
+
+
+always = Sample(_always)
 
 
 def never(*_: object) -> bool:
@@ -105,7 +108,7 @@ def test_the_span_of_an_attempt_is_current_until_it_is_left() -> None:
 
 
 def test_an_unsampled_attempt_records_nothing_and_says_so_downstream() -> None:
-    scope = begun({"traceparent": GOOD}, sample=never)
+    scope = begun({"traceparent": GOOD}, sample=Sample(never))
     assert (scope.sampled, scope.recorded(), isinstance(scope.span, RecordedSpan)) == (False, None, False)
     assert traceparent(scope.context).endswith("-00")
 

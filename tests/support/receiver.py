@@ -71,6 +71,8 @@ class Receiver:
     received: list[ReceivedSpan] = field(default_factory=list)
     metric_exports: list[tuple[Metric, ...]] = field(default_factory=list)
     log_records: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    """Path and decompressed body of every request."""
 
     def start(self, port: int = 0) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
@@ -109,6 +111,10 @@ class Receiver:
                     return metric
         return None
 
+    def everything(self, name: str) -> list[Metric]:
+        """All exports of one metric, oldest first."""
+        return [metric for export in list(self.metric_exports) for metric in export if metric.name == name]
+
     def total(self, name: str, **attributes: str) -> float:
         """Sum of the newest points of a metric whose attributes include these (`__` stands for a dot)."""
         wanted = {key.replace("__", "."): value for key, value in attributes.items()}
@@ -119,6 +125,7 @@ class Receiver:
     # What exporters do.
 
     def take(self, path: str, body: bytes) -> None:
+        self.bodies.append((path, body))
         if path.endswith("/v1/traces"):
             self.received.extend(_spans(ExportTraceServiceRequest.FromString(body)))
         elif path.endswith("/v1/metrics"):

@@ -29,17 +29,21 @@ class Worker:
         *,
         app: str = APP,
         options: Sequence[str] = ("--concurrency", "1"),
+        launcher: Sequence[str] = (),
         python: str = sys.executable,
         cwd: Path = REPOSITORY,
         **environ: str,
     ) -> None:
-        """`environ` is added to a clean environment; TASKWATT_ENABLED=1 and a TASKWATT_DIR below `folder` are given."""
+        """`environ` is added to a clean environment; TASKWATT_ENABLED=1 and a TASKWATT_DIR below `folder` are given.
+
+        `launcher`: what the command is put behind, such as opentelemetry-instrument.
+        """
         self.directory = folder / "taskwatt"
         self.log_path = folder / "worker.log"
         self.broker = broker
         given = {"TASKWATT_ENABLED": "1", "TASKWATT_DIR": str(self.directory), "TEST_BROKER": broker}
         self.environ = clean_environ(**{**given, **environ})
-        self._command = [python, "-m", "celery", "-A", app, "worker", "-l", "INFO", *options]
+        self._command = [*launcher, python, "-m", "celery", "-A", app, "worker", "-l", "INFO", *options]
         self._cwd = cwd
         self.app = Celery(broker=broker)
         self.app.conf.task_ignore_result = True
@@ -99,6 +103,18 @@ class Worker:
         """Publish one task of the app from this process, which is not watched; its id. `options` as for send_task."""
         kwargs = options.pop("kwargs", {})
         return str(self.app.send_task(f"tests.{task}", args, kwargs, **options).id)
+
+    def publish(self, *messages: tuple[str, list[Any], dict[str, Any]], **environ: str) -> list[str]:
+        """Publish from an instrumented program with the worker's environment (and `environ`); the ids.
+
+        A message: task, args, options as for send_task.
+        """
+        command = [sys.executable, "-m", "tests.support.producer", json.dumps(messages)]
+        done = subprocess.run(
+            command, cwd=self._cwd, env=self.environ | environ, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from opentelemetry.trace import Span, Status, StatusCode
 
-from taskwatt.export.span import text_of
 from taskwatt.incidents import Incident
 from taskwatt.observations import CodeSite, Outcome
 from taskwatt.rules import Finding
@@ -57,13 +55,17 @@ def publish_attributes(task: str, task_id: str, queue: str) -> dict[str, Value]:
     return {"celery.task_name": task, "messaging.message.id": task_id, "messaging.destination.name": queue}
 
 
-def finish_span(span: Span, attributes: dict[str, Value], error: BaseException | None) -> None:
-    """End a span of the user's own provider. A final failure is ERROR; a retry is not."""
+def finish_span(span: Span, attributes: dict[str, Value], failure: tuple[str, str, str] | None) -> None:
+    """End a span of the user's own provider. A final failure is ERROR; a retry is not.
+
+    `failure`: type, message and stack trace of the exception.
+    """
     span.set_attributes(attributes)
-    if error is not None:
-        with suppress(Exception):  # an error that cannot be put into words
-            span.record_exception(error)
-        span.set_status(Status(StatusCode.ERROR, text_of(error)[:500]))
+    if failure is not None:
+        kind, message, stacktrace = failure
+        told = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stacktrace}
+        span.add_event("exception", told)
+        span.set_status(Status(StatusCode.ERROR, message))
     span.end()
 
 

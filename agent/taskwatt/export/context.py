@@ -13,11 +13,13 @@ Nothing here starts a thread, opens a socket or sets a global.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from random import getrandbits
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
@@ -25,6 +27,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
 from taskwatt.export.span import RecordedSpan
+from taskwatt.settings import Settings
 
 OWN: Final = 1
 PROVIDER: Final = 2
@@ -36,19 +39,53 @@ _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _ROOT = Context()
 _NO_PARENT = SpanContext(0, 0, False)
 
-Sample = Callable[[SpanContext, int, str, Context], bool]
+_NAMES_MAX = 1000
+
+Decide: TypeAlias = Callable[[SpanContext, int, str, Context], bool]
+"""Parent, trace id, span name and parent context: is it sampled?"""
+
+
+class Sample:
+    """Which attempts and publishes get a span of ours."""
+
+    __slots__ = ("_decide", "_excluded", "_patterns")
+
+    def __init__(self, decide: Decide, excluded: Sequence[str] = ()) -> None:
+        """`excluded`: globs of task names."""
+        self._decide = decide
+        self._patterns = tuple(excluded)
+        self._excluded: dict[str, bool] = {}
+
+    def __call__(self, parent: SpanContext, trace_id: int, name: str, context: Context) -> bool:
+        return self._decide(parent, trace_id, name, context)
+
+    def excludes(self, task: str) -> bool:
+        """Is there to be no span of ours? What is above it in the trace is then what is below it sees above."""
+        if not self._patterns:
+            return False
+        found = self._excluded.get(task)
+        if found is None:
+            found = any(fnmatchcase(task, pattern) for pattern in self._patterns)
+            if len(self._excluded) < _NAMES_MAX:
+                self._excluded[task] = found
+        return found
 
 
 def mode() -> int:
     """Whose span an attempt (or a publish) that begins now should have."""
+    unset = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     official = sys.modules.get(_OFFICIAL_MODULE)
-    if official is not None and official.CeleryInstrumentor().is_instrumented_by_opentelemetry:
-        return OFFICIAL
-    return OWN if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) else PROVIDER
+    if official is not None:
+        instrumentor = official.CeleryInstrumentor()
+        # Without a provider its spans record nothing and reach nobody.
+        mute = unset and isinstance(getattr(instrumentor, "_tracer", None), trace.ProxyTracer)
+        if instrumentor.is_instrumented_by_opentelemetry and not mute:
+            return OFFICIAL
+    return OWN if unset else PROVIDER
 
 
 def env_sampler() -> Sample:
-    """The decision that OTEL_TRACES_SAMPLER asks for, as a function of parent, trace id, span name and parent context.
+    """What OTEL_TRACES_SAMPLER and TASKWATT_EXCLUDED_TASKS ask for.
 
     The default (parent-based, always on) is answered without the SDK's sampler objects, which cost more than the
     record.
@@ -56,24 +93,27 @@ def env_sampler() -> Sample:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.sampling import Decision
 
+    excluded = Settings.from_environ(os.environ).excluded_tasks
     sampler = TracerProvider(shutdown_on_exit=False).sampler
     if sampler.get_description() == (
         "ParentBased{root:AlwaysOnSampler,remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler,"
         "localParentSampled:AlwaysOnSampler,localParentNotSampled:AlwaysOffSampler}"
     ):
-        return lambda parent, _trace_id, _name, _context: not parent.is_valid or bool(parent.trace_flags & 1)
+        return Sample(
+            lambda parent, _trace_id, _name, _context: not parent.is_valid or bool(parent.trace_flags & 1), excluded
+        )
 
-    def sample(_parent: SpanContext, trace_id: int, name: str, context: Context) -> bool:
+    def decide(_parent: SpanContext, trace_id: int, name: str, context: Context) -> bool:
         result = sampler.should_sample(context, trace_id, name, kind=SpanKind.CONSUMER)
         return result.decision is Decision.RECORD_AND_SAMPLE
 
-    return sample
+    return Sample(decide, excluded)
 
 
 class Scope:
     """The current span of one attempt or publish, from `enter` to `leave`."""
 
-    __slots__ = ("_token", "context", "link", "mode", "parent", "span")
+    __slots__ = ("_cover", "_token", "context", "link", "mode", "parent", "span")
 
     def __init__(self) -> None:
         self.mode = OWN
@@ -82,6 +122,7 @@ class Scope:
         self.parent = _NO_PARENT
         self.link = _NO_PARENT
         self._token: Any = None
+        self._cover: Any = None
 
     @property
     def sampled(self) -> bool:
@@ -90,6 +131,19 @@ class Scope:
     def enter(self, context: Context) -> None:
         """Make `context`, which has our span in it, current."""
         self._token = otel_context.attach(context)
+
+    def uncover(self) -> None:
+        """Make our span current where the official instrumentation put one over it that records nothing."""
+        if self.mode == OWN and self.span is not None and _OFFICIAL_MODULE in sys.modules:
+            above = trace.get_current_span()
+            if above is not self.span and not above.is_recording():
+                self._cover = otel_context.attach(trace.set_span_in_context(self.span))
+
+    def cover(self) -> None:
+        """Take back `uncover`."""
+        if self._cover is not None:
+            token, self._cover = self._cover, None
+            otel_context.detach(token)
 
     def leave(self) -> None:
         """Make the span before ours current again."""
@@ -112,6 +166,10 @@ def enter_attempt(name: str, headers: Mapping[str, Any], previous: str | None, s
     context, scope.parent = _extract(headers)
     if previous:
         scope.link = _parse_traceparent(previous)
+    if sample.excludes(name):
+        if scope.mode != OFFICIAL:
+            scope.enter(context)
+        return scope
     span_name = f"run/{name}"
     if scope.mode == PROVIDER:
         links = [trace.Link(scope.link)] if scope.link.is_valid else None
@@ -137,6 +195,10 @@ def enter_publish(name: str, headers: dict[str, Any], start_ns: int, sample: Sam
     scope = Scope()
     scope.mode = mode()
     if scope.mode == OFFICIAL:
+        return scope
+    if sample.excludes(name):
+        if not (keep_parent and "traceparent" in headers):
+            propagate.inject(headers)
         return scope
     scope.parent = trace.get_current_span().get_span_context()
     span_name = f"apply_async/{name}"

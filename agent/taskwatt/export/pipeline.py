@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from opentelemetry import metrics as otel_metrics
-from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from taskwatt.export import provider
 from taskwatt.export.exporters import exporting, metric_exporters, resource, span_exporters
 from taskwatt.export.findings import incident_span
 from taskwatt.export.history import HistoryWriter
@@ -204,7 +204,7 @@ class Pipeline:
 
     def _send_spans(self) -> None:
         for journal in self._journals:
-            if not self._span_exporters:
+            if not self._span_exporters and not provider.is_set():
                 journal.accept(spans=journal.last)
             while time.monotonic() >= self._retry_at and (records := journal.unsent(self._batch)):
                 spans = [span for _, record in records if (span := self._span(record)) is not None]
@@ -245,16 +245,8 @@ class Pipeline:
             self._history.incident(span)
             if span.context is not None:
                 self._links[incident.id] = (span.context.trace_id, span.context.span_id)
-            provider = trace.get_tracer_provider()
-            if self._span_exporters:
+            if self._span_exporters or provider.is_set():
                 self._incident_spans.append(span)
-            elif not isinstance(provider, trace.ProxyTracerProvider):
-                tracer = provider.get_tracer("taskwatt")
-                copy = tracer.start_span(
-                    span.name, attributes=span.attributes, links=span.links, start_time=span.start_time
-                )
-                copy.set_status(span.status)
-                copy.end(span.end_time)
         while len(self._incident_spans) > INCIDENTS:
             self._incident_spans.popleft()
             self._drop("incident")
@@ -266,9 +258,14 @@ class Pipeline:
     def _export(self, spans: list[ReadableSpan]) -> bool:
         """True when every exporter took them. Repeats after a failure carry the same ids.
 
+        Without an exporter of our own they go to the provider that the user has set here, if any.
         Exporters answer a span that cannot be encoded like a receiver that is down. Such a one is dropped and counted:
         it must not hold up all that follow.
         """
+        if not self._span_exporters and provider.is_set():
+            for span in spans:
+                provider.send(span)
+            return True
         reason = ""
         try:
             taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)

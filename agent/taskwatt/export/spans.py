@@ -125,7 +125,7 @@ def _status(attempt: Attempt, data: dict[str, Any]) -> Status:
     if data.get("status"):
         code, description = data["status"]
         return Status(StatusCode(code), description)
-    if attempt.outcome not in _FAILED:
+    if attempt.outcome not in _FAILED or attempt.expected:
         return Status(StatusCode.UNSET)
     exception = data.get("exception")
     return Status(StatusCode.ERROR, exception[1] if exception else _DESCRIPTIONS.get(attempt.state, "failed"))

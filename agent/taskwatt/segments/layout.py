@@ -101,6 +101,7 @@ REDELIVERED: Final = 2
 EXPORTED: Final = 4
 ID_SPILLED: Final = 8
 RETRY_PUBLISH: Final = 16
+EXPECTED: Final = 32
 
 _RECORD_FORMAT: Final = "<BBH 16s16s8s8s16s8s q ddd dddddd QQQ IIHHI BBHI Q"
 RECORD: Final = Struct(_RECORD_FORMAT)

@@ -90,6 +90,7 @@ def decode(drained: Drained) -> Attempt | Publish | None:
         sampled=bool(record.flags & layout.SAMPLED),
         exported=bool(record.flags & layout.EXPORTED),
         user_data=drained.user_data,
+        expected=bool(record.flags & layout.EXPECTED),
     )
 
 
