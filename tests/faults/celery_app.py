@@ -33,8 +33,8 @@ app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True
 NOTES = os.open(os.environ["FAULTS_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
-def note(task, end):
-    os.write(NOTES, f"{{time.time_ns()}} {{task.name}} {{task.request.retries}} {{end}}\\n".encode())
+def note(task, number, end):
+    os.write(NOTES, f"{{time.time_ns()}} {{task.name}} {{number}} {{task.request.retries}} {{end}}\\n".encode())
 '''
 
 BURNER = """
@@ -109,7 +109,7 @@ def write_task(names: Names, body: str, options: str = "", **values: Any) -> Tas
 
 
 def healthy(names: Names, burn_s: float) -> Task:
-    return write_task(names, '{burn}({burn_s!r})\nnote(task, "ok")', burn_s=burn_s)
+    return write_task(names, '{burn}({burn_s!r})\nnote(task, number, "ok")', burn_s=burn_s)
 
 
 @dataclass(frozen=True)

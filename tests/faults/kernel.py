@@ -23,7 +23,9 @@ class Sample(NamedTuple):
     apparatus_s: float
     """The same of the suite's own: this process, the broker, neighbours that a fault starts."""
     machine_s: float
-    """CPU that anybody used so far."""
+    """CPU that anybody used so far at normal priority."""
+    niced_s: float
+    """The same at a lower one."""
     idle_s: float
 
 
@@ -59,18 +61,18 @@ class Kernel(threading.Thread):
 
     def _sample(self) -> None:
         look = len(self.samples) % 10 == 0  # walking all processes for children costs more than reading their clocks
-        apparatus, (busy, idle) = self._apparatus.read(look), machine()
-        own = self._own.read(look)
-        self.samples.append(Sample(time.time_ns(), own, apparatus, busy, idle))
+        apparatus, own = self._apparatus.read(look), self._own.read(look)
+        self.samples.append(Sample(time.time_ns(), own, apparatus, *machine()))
 
     def own(self, from_ns: float, to_ns: float) -> float:
         """CPU seconds of the subject between two moments."""
         return self._at(to_ns).own_s - self._at(from_ns).own_s
 
-    def crowded(self, span_s: float = 10.0) -> float:
+    def crowded(self, *, niced: bool = False, span_s: float = 10.0) -> float:
         """Most CPUs that strangers used in any `span_s` with a full machine (< 10 % idle); 0 when it never was.
 
-        What is true then: the host gave to strangers what the subject could have used.
+        What is true then: the host gave to strangers what the subject could have used. What runs niced gives way, so it
+        disturbs no measurement; but the subject waits for it all the same, and `niced` counts it as well.
         """
         most = 0.0
         for first in self.samples:
@@ -79,6 +81,8 @@ class Kernel(threading.Thread):
             if seconds < span_s - 2 * EVERY_S:
                 break
             busy, idle = last.machine_s - first.machine_s, last.idle_s - first.idle_s
+            gives_way = last.niced_s - first.niced_s
+            busy, idle = (busy + gives_way, idle) if niced else (busy, idle + gives_way)
             if idle < 0.1 * (busy + idle):
                 known = last.own_s - first.own_s + last.apparatus_s - first.apparatus_s
                 most = max(most, (busy - known) / seconds)
@@ -111,11 +115,11 @@ class _Clocks:
         return sum(self._clocks.values())
 
 
-def machine() -> tuple[float, float]:
-    """(busy, idle) CPU seconds of all CPUs since boot. What runs niced gives way, so it counts as idle."""
+def machine() -> tuple[float, float, float]:
+    """(busy, niced, idle) CPU seconds of all CPUs since boot; waiting for a disk is idle."""
     with suppress(OSError, ValueError):
         user, nice, system, idle, waiting, interrupts, soft, *_ = map(
             int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
         )
-        return (user + system + interrupts + soft) / _TICKS, (idle + waiting + nice) / _TICKS
-    return 0.0, 0.0
+        return (user + system + interrupts + soft) / _TICKS, nice / _TICKS, (idle + waiting) / _TICKS
+    return 0.0, 0.0, 0.0

@@ -1,20 +1,23 @@
 """What the application itself noted of its attempts: the independent count.
 
-A line per attempt, appended at its end: wall-clock nanoseconds, task name, retries so far, how it ended (ok, retry,
-failed).
+A line per attempt, appended at its end: wall-clock nanoseconds, task name, its argument (which arrival it was), retries
+so far, how it ended (ok, retry, failed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.faults.case import Arrival
 
 
 class Note(NamedTuple):
     at_ns: int
     task: str
+    number: int
     retries: int
     end: str
 
@@ -28,7 +31,16 @@ class Notes:
         """Empty when the application never ran a task."""
         text = path.read_text() if path.exists() else ""
         parts = (line.split(" ") for line in text.splitlines())
-        return cls([Note(int(at), task, int(retries), end) for at, task, retries, end in parts])
+        return cls([Note(int(at), task, int(number), int(again), end) for at, task, number, again, end in parts])
+
+    def served(self, arrivals: Iterable[Arrival]) -> list[int]:
+        """When the first attempt of each arrival ended, oldest first. What a task publishes itself is no arrival."""
+        offered = {(arrival.task, arrival.args[0]) for arrival in arrivals}
+        first: dict[tuple[str, int], int] = {}
+        for note in sorted(self.lines):
+            if (key := (note.task, note.number)) in offered:
+                first.setdefault(key, note.at_ns)
+        return sorted(first.values())
 
     def amplification(self, task: str, from_ns: float, to_ns: float) -> float:
         """Attempts per new logical id."""

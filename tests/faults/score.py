@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -90,7 +91,7 @@ def error(pair: tuple[float, float]) -> float:
 
 def score(run: Run, twin: Run | None) -> Result:
     expectation = run.case.expectation
-    judgement = judge(expectation, run.opened, run.struck_ns, run.kernel.crowded())
+    judgement = judge(expectation, run.opened, run.struck_ns, run.kernel.crowded(niced=True))
     problems = [f"{cause} was opened for {task or 'the process'}" for cause, task in judgement.wrong]
     said = _numbers(run, twin) if expectation.cause else ((), None, None, "")
     problems += _silence(run, judgement) if not expectation.cause else said[0]
@@ -143,17 +144,29 @@ def _numbers(
 
 
 def _wasted(run: Run, twin: Run, from_ns: float, to_ns: float) -> float:
-    """Cores: the kernel's figure for the subject minus its twin's, the same seconds after the onset."""
-    shift = twin.struck_ns - run.struck_ns
-    spent = run.kernel.own(from_ns, to_ns) - twin.kernel.own(from_ns + shift, to_ns + shift)
+    """Cores: the kernel's CPU of the subject minus its twin's, over the spans in which they served the same arrivals.
+
+    A storm that fills the worker gets to its arrivals later than its twin does. Over the same seconds the twin would
+    have done more of the honest work, and the difference would hide as much of the waste.
+    """
+    spent = run.kernel.own(from_ns, to_ns) - twin.kernel.own(*(_in_twin(run, twin, at) for at in (from_ns, to_ns)))
     return spent / ((to_ns - from_ns) / 1e9)
+
+
+def _in_twin(run: Run, twin: Run, at_ns: float) -> float:
+    """The moment when the twin had served as many arrivals as `run` had at `at_ns`."""
+    mine, others = run.notes.served(run.case.arrivals), twin.notes.served(twin.case.arrivals)
+    served = bisect_right(mine, at_ns)
+    if not 0 < served <= len(others):
+        return at_ns - run.struck_ns + twin.struck_ns
+    return at_ns - mine[served - 1] + others[served - 1]
 
 
 def _silence(run: Run, judgement: Judgement) -> list[str]:
     """A healthy case must read `clear` in the end: silence and doubt are not health."""
     document = run.documents[-1]
     tolerated = run.case.expectation.tolerated
-    if run.kernel.crowded() >= CROWDED_CPUS:
+    if run.kernel.crowded(niced=True) >= CROWDED_CPUS:
         tolerated |= {"starved"}
     accused = {cause for cause, _ in judgement.wrong}
     return [

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from tests.faults.case import Expectation
+from tests.faults.case import Arrival, Expectation
 from tests.faults.kernel import Kernel, Sample
 from tests.faults.notes import Note, Notes
 from tests.faults.score import Judgement, Result, Totals, error, judge, percentile, total
@@ -50,29 +50,45 @@ def test_starved_is_true_where_strangers_filled_the_machine() -> None:
 
 
 def test_cpu_between_two_moments_is_read_off_the_line_between_samples() -> None:
-    recorder = kernel(Sample(0, 1.0, 0, 0, 0), Sample(10 * SECOND, 5.0, 0, 0, 0), Sample(20 * SECOND, 6.0, 0, 0, 0))
+    recorder = kernel(
+        Sample(0, 1.0, 0, 0, 0, 0), Sample(10 * SECOND, 5.0, 0, 0, 0, 0), Sample(20 * SECOND, 6.0, 0, 0, 0, 0)
+    )
     assert recorder.own(5 * SECOND, 15 * SECOND) == pytest.approx(2.5)
     assert recorder.own(-5 * SECOND, 30 * SECOND) == 5.0
 
 
 def test_strangers_count_only_while_the_machine_is_full() -> None:
-    quiet, full = Sample(0, 0.0, 0.0, 0.0, 0.0), Sample(10 * SECOND, 5.0, 1.0, 19.0, 1.0)
+    quiet, full = Sample(0, 0.0, 0.0, 0.0, 0.0, 0.0), Sample(10 * SECOND, 5.0, 1.0, 19.0, 0.0, 1.0)
     assert kernel(quiet, full).crowded() == pytest.approx(1.3)
     assert kernel(quiet, full._replace(idle_s=9.0)).crowded() == 0.0
+
+
+def test_niced_strangers_count_where_waiting_is_the_question() -> None:
+    quiet, full = Sample(0, 0.0, 0.0, 0.0, 0.0, 0.0), Sample(10 * SECOND, 5.0, 1.0, 6.0, 13.0, 1.0)
+    assert kernel(quiet, full).crowded() == 0.0
+    assert kernel(quiet, full).crowded(niced=True) == pytest.approx(1.3)
 
 
 def test_amplification_is_attempts_for_each_new_id_inside_the_window() -> None:
     ends = [(1, 0), (2, 1), (3, 2), (4, 0), (5, 3), (6, 0)]
     notes = Notes(
-        [Note(at, "shop.charge", retries, "retry") for at, retries in ends] + [Note(3, "shop.resize", 0, "ok")]
+        [Note(at, "shop.charge", 7, retries, "retry") for at, retries in ends] + [Note(3, "shop.resize", 7, 0, "ok")]
     )
     assert notes.amplification("shop.charge", 1, 5) == 4 / 1
     assert notes.amplification("shop.charge", 0, 6) == 6 / 3
 
 
+def test_an_arrival_is_served_once_and_what_a_task_publishes_itself_is_none() -> None:
+    ends = [(5, "shop.charge", 1, 1), (2, "shop.charge", 1, 0), (4, "shop.page", 8, 0), (3, "shop.page", 7, 0)]
+    notes = Notes([Note(at, task, number, retries, "ok") for at, task, number, retries in ends])
+    assert notes.served([Arrival(0, "shop.charge", (1,)), Arrival(0, "shop.page", (7,))]) == [2, 3]
+
+
 @pytest.mark.parametrize(("retried", "fires"), [(2, False), (3, True)])
 def test_the_plain_rule_fires_above_its_share(retried: int, fires: bool) -> None:
-    notes = Notes([Note(number, "shop.charge", 0, "retry" if number < retried else "ok") for number in range(23)])
+    notes = Notes(
+        [Note(number, "shop.charge", number, 0, "retry" if number < retried else "ok") for number in range(23)]
+    )
     assert notes.retry_rate_exceeds(0.10) is fires
 
 

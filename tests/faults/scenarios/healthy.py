@@ -12,7 +12,7 @@ ETL = """
 rows = [{{"id": number + i, "price": i * 1.1, "tags": ["a", "b"], "text": "x" * 20}} for i in range({rows})]
 {burn}({burn_s!r})
 json.loads(json.dumps(rows))
-note(task, "ok")
+note(task, number, "ok")
 """
 
 

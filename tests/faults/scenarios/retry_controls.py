@@ -12,9 +12,9 @@ from tests.faults.scenarios.retry_storm import AUTOMATIC, EXPLICIT
 FLAKY = """
 {burn}({burn_s!r})
 if number % 20 == 0 and task.request.retries == 0:
-    note(task, "retry")
+    note(task, number, "retry")
     raise task.retry(countdown=2 ** task.request.retries)
-note(task, "ok")
+note(task, number, "ok")
 """
 
 

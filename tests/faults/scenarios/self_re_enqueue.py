@@ -11,14 +11,14 @@ from tests.faults.mischief import Nothing
 AGAIN = """
 {burn}({burn_s!r})
 task.apply_async((number,){publish_options})
-note(task, "ok")
+note(task, number, "ok")
 """
 
 NEXT_PAGE = """
 {burn}({burn_s!r})
 if number % 1000 < {pages}:
     task.apply_async((number + 1,){publish_options})
-note(task, "ok")
+note(task, number, "ok")
 """
 
 
