@@ -41,8 +41,12 @@ class Machine:
         (task / str(pid)).rmdir()
         task.rmdir()
 
-    def stat(self, steal: int = 0, idle: int = 0) -> None:
-        (self.proc / "stat").write_text(f"cpu  0 0 0 {idle} 0 0 0 {steal} 7 7\ncpu0 0 0 0 0 0 0 0 0 0 0\n")
+    def stat(self, steal: int = 0, idle: int = 0, idle_s: tuple[float, ...] = (0.0,)) -> None:
+        """`idle_s`: seconds that each CPU has been idle."""
+        each = "".join(
+            f"cpu{number} 0 0 0 {seconds * TICKS:.0f} 0 0 0 0 0 0\n" for number, seconds in enumerate(idle_s)
+        )
+        (self.proc / "stat").write_text(f"cpu  0 0 0 {idle} 0 0 0 {steal} 7 7\n{each}intr 0\n")
 
     def tick(self, at: float) -> Capacity:
         (self.proc / "uptime").write_text(f"{self.up + at:.2f} 0.00\n")
@@ -64,8 +68,39 @@ def test_three_busy_processes_on_one_cpu_show_an_excess_of_two(machine: Machine)
     for pid in (11, 12, 13):
         machine.process(pid, cpu=8.0, delay=7.0, cpus=1)
     window = machine.tick(9).window(10)
-    assert window == HostWindow(1.0, 1.0, 2.0, None, None, runnable_processes=3)
+    assert window == HostWindow(
+        1.0, 1.0, 2.0, None, None, runnable_processes=3, idle_cpus=0.0, summed_excess=2.0, summed_shortfall=0.0
+    )
     assert (window.own_excess, window.shortfall) == (2.0, 0.0)
+
+
+def test_a_crowded_second_does_not_hide_behind_a_quiet_one(machine: Machine) -> None:
+    machine.process(11, cpu=0.0, delay=0.0, cpus=1)
+    machine.tick(0)
+    machine.tick(1)
+    machine.process(11, cpu=1.0, delay=2.0, cpus=1)
+    window = machine.tick(2).window(10)
+    assert (window.demand, window.own_excess) == (1.5, 1.0)
+
+
+def test_waiting_while_a_cpu_of_ours_is_idle_is_nobody_s_fault(machine: Machine) -> None:
+    machine.process(11, cpu=0.0, delay=0.0, cpus=2)
+    machine.stat(idle_s=(100.0, 100.0, 100.0))
+    machine.tick(0)
+    machine.process(11, cpu=0.3, delay=0.6, cpus=2)
+    machine.stat(idle_s=(100.0, 100.5, 101.0))
+    window = machine.tick(1).window(10)
+    assert window.idle_cpus == 0.5
+    assert window.shortfall == pytest.approx(0.1)
+
+
+def test_a_kernel_that_does_not_tell_of_each_cpu_leaves_idle_time_unknown(machine: Machine) -> None:
+    machine.process(11, cpu=0.0, delay=0.0, cpus=2)
+    machine.tick(0)
+    machine.process(11, cpu=0.3, delay=0.6, cpus=2)
+    window = machine.tick(1).window(10)
+    assert window.idle_cpus is None
+    assert window.shortfall == pytest.approx(0.6)
 
 
 def test_one_sample_is_capacity_without_rates(machine: Machine) -> None:

@@ -18,6 +18,7 @@ ONE_BESIDE_FIVE = HostWindow(effective_cpus=2, own_cpu=0.14, own_run_delay=0.86,
 ONE_UNDER_HALF_A_CPU = HostWindow(0.5, own_cpu=0.5, own_run_delay=0.5, throttled_ratio=0.96, runnable_processes=2)
 THREE_UNDER_HALF_A_CPU = HostWindow(0.5, own_cpu=0.5, own_run_delay=2.5, throttled_ratio=0.96, runnable_processes=3)
 FULL_BUT_FITTING = HostWindow(effective_cpus=2, own_cpu=1.9, own_run_delay=0.2, runnable_processes=3)
+SMALL_TASKS = HostWindow(effective_cpus=2, own_cpu=0.3, own_run_delay=0.4, runnable_processes=3, idle_cpus=1.5)
 DOING_IO = HostWindow(effective_cpus=2, own_cpu=0.5, own_run_delay=0.1, runnable_processes=8)
 IDLE = HostWindow(effective_cpus=2, own_cpu=0.01, own_run_delay=0.01)
 UNKNOWN = HostWindow(effective_cpus=2, own_cpu=1.0, own_run_delay=None)
@@ -51,6 +52,7 @@ CLEAR, UNJUDGED = ("clear", ""), ("not_enough_data", "")
         pytest.param(ONE_UNDER_HALF_A_CPU, CLEAR, ("found", "quota"), id="1 process under half a CPU"),
         pytest.param(THREE_UNDER_HALF_A_CPU, ("found", "quota"), CLEAR, id="3 processes under half a CPU"),
         pytest.param(FULL_BUT_FITTING, CLEAR, CLEAR, id="a full pool that fits"),
+        pytest.param(SMALL_TASKS, CLEAR, CLEAR, id="small tasks that wait for the scheduler while a CPU is idle"),
         pytest.param(DOING_IO, CLEAR, CLEAR, id="8 processes doing IO"),
         pytest.param(IDLE, CLEAR, CLEAR, id="idle"),
         pytest.param(UNKNOWN, UNJUDGED, UNJUDGED, id="no schedstat"),

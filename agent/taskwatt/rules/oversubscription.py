@@ -1,7 +1,7 @@
 """Claim: more of our own work is runnable than there are CPUs, so it waits for itself.
 
 The kernel's run-queue delay tells it: demand D is the CPU used plus the CPU waited for, E is what may be used, and
-max(0, D - E) is waiting that nobody but ourselves explains. No CPU is wasted by it; time is.
+max(0, D - E), second by second, is waiting that nobody but ourselves explains. No CPU is wasted by it; time is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Claim: CPU that was ours to have was taken away by the host, and names who took it. Our own concurrency did not.
 
-min(D, E) is what the own processes could have used; what they did not get of it is the shortfall. As with every kind of
-waiting, no CPU is wasted by it.
+min(D, E) is what the own processes could have used; what they did not get of it, though no CPU was idle, is the
+shortfall. As with every kind of waiting, no CPU is wasted by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ SHORTFALL_SHARE = 0.25
 """Of what could have been used. Measured: a lone process 0.07, 8 doing IO 0.17, one beside 5 busy neighbours 0.86."""
 
 SHORTFALL_CPUS = 0.1
-"""A nearly idle process also waits a little now and then; a tenth of a CPU is where anybody would feel it."""
+"""A tenth of a CPU is where anybody would feel it. Waiting alone does not tell: small tasks that use 0.27 CPUs of an
+otherwise idle machine of two wait 0.07 to 0.10 CPUs for the scheduler; as 1.6 CPUs are idle, nothing is withheld."""
 
 STEAL = 0.05
 """Share of the machine's time that the hypervisor kept; a neighbour on our own side of it leaves this at 0."""

@@ -79,6 +79,12 @@ class HostWindow:
     steal_ratio: float | None = None
     runnable_processes: int = 0
     """Own processes that used CPU in the window."""
+    idle_cpus: float | None = None
+    """Of the CPUs that the own processes may run on, those that nobody used; None where the kernel does not tell."""
+    summed_excess: float | None = None
+    """`own_excess` of each sample, averaged: a busy second does not hide behind a quiet one. None: from the means."""
+    summed_shortfall: float | None = None
+    """The same of `shortfall`."""
 
     @property
     def demand(self) -> float | None:
@@ -90,16 +96,23 @@ class HostWindow:
     @property
     def own_excess(self) -> float | None:
         """max(0, D - E): waiting that own concurrency alone explains."""
+        if self.summed_excess is not None:
+            return self.summed_excess
         demand = self.demand
         return None if demand is None else max(0.0, demand - self.effective_cpus)
 
     @property
     def shortfall(self) -> float | None:
-        """min(D, E) - C: CPU that was ours to have and that the host took away."""
+        """min(D, E) - C - idle: CPU that was ours to have and that the host took away.
+
+        What was idle nobody took: threads also wait while the scheduler is slow to move them to a free CPU.
+        """
+        if self.summed_shortfall is not None:
+            return self.summed_shortfall
         demand = self.demand
         if demand is None or self.own_cpu is None:
             return None
-        return max(0.0, min(demand, self.effective_cpus) - self.own_cpu)
+        return max(0.0, min(demand, self.effective_cpus) - self.own_cpu - (self.idle_cpus or 0.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ stays counted after it died, so sums never go backwards. Costs about 90 us a tic
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,8 @@ KEEP_S: Final = 120.0
 
 RUNNABLE_SHARE: Final = 0.01
 """A process counts as runnable from this share of a CPU on; an idle worker's ticking is 0.1 %."""
+
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 _QUOTA_TICKS: Final = 10
 """The quota's size is read every so many samples: it changes when an operator changes it."""
@@ -46,6 +50,8 @@ class _Sample:
     throttling: Mapping[Path, Throttling]
     steal: tuple[int, int] | None
     """(stolen, all) ticks of all CPUs since boot."""
+    idle: tuple[frozenset[int], float] | None
+    """The CPUs that own processes may run on, and the seconds that those have been idle since boot."""
 
 
 class Capacity:
@@ -71,6 +77,7 @@ class Capacity:
         self._delay = 0.0
         self._delay_known = False
         self._cpus = float(self._cpu_count)
+        self._allowed: frozenset[int] = frozenset()
         self._last_ticks: int | None = None
         self._samples: deque[_Sample] = deque()
         self._count = 0
@@ -86,6 +93,7 @@ class Capacity:
             del self._processes[pid]
         self._cpu += sum(used.values())
         self._last_ticks = clocks.uptime_ticks(self._proc)
+        steal, idle = _machine(self._proc, self._allowed)
         self._samples.append(
             _Sample(
                 at=now,
@@ -93,7 +101,8 @@ class Capacity:
                 delay=self._delay if self._delay_known else None,
                 used={pid: spent for pid, spent in used.items() if spent > 0},
                 throttling=self._quota.throttling() if self._quota_cpus is not None else {},
-                steal=_steal(self._proc),
+                steal=steal,
+                idle=idle,
             )
         )
         while self._samples[0].at < now - KEEP_S:
@@ -107,6 +116,7 @@ class Capacity:
         inside = [sample for sample in self._samples if sample.at >= last.at - seconds - 1e-6]
         first = inside[0] if len(inside) > 1 else self._samples[-2]
         span = last.at - first.at
+        excess, shortfall = self._waiting([first, *(sample for sample in inside if sample.at > first.at)])
         return HostWindow(
             effective_cpus=self._cpus,
             own_cpu=_rate(first.cpu, last.cpu, span),
@@ -114,7 +124,24 @@ class Capacity:
             throttled_ratio=_throttled(first.throttling, last.throttling),
             steal_ratio=_stolen(first.steal, last.steal),
             runnable_processes=_runnable([s for s in inside if s.at > first.at] or [last], span),
+            idle_cpus=_idle(first, last),
+            summed_excess=excess,
+            summed_shortfall=shortfall,
         )
+
+    def _waiting(self, samples: Sequence[_Sample]) -> tuple[float | None, float | None]:
+        """(own excess, shortfall) from one sample to the next, averaged over them; None where one is unknown."""
+        excess = shortfall = 0.0
+        for before, after in pairwise(samples):
+            span = after.at - before.at
+            cpu, delay = _rate(before.cpu, after.cpu, span), _rate(before.delay, after.delay, span)
+            step = HostWindow(self._cpus, cpu, delay, idle_cpus=_idle(before, after))
+            if step.own_excess is None or step.shortfall is None:
+                return None, None
+            excess += step.own_excess * span
+            shortfall += step.shortfall * span
+        span = samples[-1].at - samples[0].at
+        return (excess / span, shortfall / span) if span > 0 else (None, None)
 
     @property
     def total_run_delay(self) -> float | None:
@@ -152,6 +179,7 @@ class Capacity:
         allowed: set[int] = set()
         for pid in pids:
             allowed |= self._affinity(pid) or frozenset()
+        self._allowed = frozenset(allowed)
         cpus = float(len(allowed) or self._cpu_count)
         return cpus if self._quota_cpus is None else min(cpus, self._quota_cpus)
 
@@ -178,15 +206,35 @@ def _stolen(first: tuple[int, int] | None, last: tuple[int, int] | None) -> floa
     return max(0, last[0] - first[0]) / (last[1] - first[1])
 
 
-def _steal(proc: Path) -> tuple[int, int] | None:
-    """From the first line of /proc/stat: user nice system idle iowait irq softirq steal (guests are in user)."""
+def _idle(first: _Sample, last: _Sample) -> float | None:
+    """CPUs that nobody used; None when unknown, or when the CPUs that we may use have changed."""
+    if first.idle is None or last.idle is None or first.idle[0] != last.idle[0]:
+        return None
+    return _rate(first.idle[1], last.idle[1], last.at - first.at)
+
+
+def _machine(proc: Path, allowed: frozenset[int]) -> tuple[tuple[int, int] | None, tuple[frozenset[int], float] | None]:
+    """(steal, idle) as a sample holds them, from /proc/stat.
+
+    A line for all CPUs and then one for each: user nice system idle iowait irq softirq steal (guests are in user).
+    """
+    total: list[int] = []
+    idle: dict[int, int] = {}
     try:
         with open(proc / "stat", "rb") as stat:
-            fields = stat.readline().split()
-        ticks = [int(field) for field in fields[1:9]]
-    except (OSError, ValueError):
-        return None
-    return (ticks[7], sum(ticks)) if fields[:1] == [b"cpu"] and len(ticks) == 8 else None
+            for line in stat:
+                name, *fields = line.split()
+                if not name.startswith(b"cpu"):
+                    break
+                ticks = [int(field) for field in fields[:8]]
+                if name == b"cpu":
+                    total = ticks
+                elif (number := int(name[3:])) in allowed:
+                    idle[number] = ticks[3] + ticks[4]
+    except (OSError, ValueError, IndexError):
+        return None, None
+    steal = (total[7], sum(total)) if len(total) == 8 else None
+    return steal, (allowed, sum(idle.values()) / _TICKS_PER_S) if allowed and idle.keys() == allowed else None
 
 
 def _runnable(samples: Sequence[_Sample], span: float) -> int:
