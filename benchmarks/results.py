@@ -8,7 +8,6 @@ from typing import Any
 
 from benchmarks.statistics import Interval
 
-
 ENOUGH = 3
 """Samples below which an interval is none."""
 
