@@ -36,6 +36,7 @@ _BACKGROUND_GAP_S = 0.0005
 
 _pack = layout.RECORD.pack
 NAN = math.nan
+_NOTHING = (0.0,) * 6
 
 
 class Running:
@@ -114,11 +115,11 @@ class Recorder:
         info: Mapping[str, Any] = request.get("delivery_info") or {}
         run.redelivered = bool(info.get("redelivered"))
         run.queue = self.segment.string(info.get("routing_key") or "")
-        run.retries = int(request.get("retries") or 0)
-        run.nesting = int(request.get("replaced_task_nesting") or 0)
+        run.retries = min(int(request.get("retries") or 0), 0xFFFFFFFF)
+        run.nesting = min(int(request.get("replaced_task_nesting") or 0), 0xFFFF)
         run.depth = headers.depth(request)
         run.size = len(body) if isinstance(body, (str, bytes)) else 0
-        run.args_hash = _args_hash(request)
+        run.args_hash = _args_hash(request) if run.depth else 0
         run.wait = _queue_wait(request, now_ns)
         run.message = request
         run.scope = enter_attempt(task, request, headers.previous(request), now_ns, self._sample)
@@ -131,7 +132,7 @@ class Recorder:
         if run.scope.sampled:
             run.flags |= layout.SAMPLED
         self.segment.begin(
-            self._payload(run, run.flags, 0.0, NAN, (0.0,) * 6, 0, 0, spilled), self._number, cpu, self._children_s
+            self._payload(run, run.flags, 0.0, NAN, _NOTHING, 0, 0, spilled), self._number, cpu, self._children_s
         )
         if self.segment.asked_for_code_until() > now_ns:
             run.sampler = CodeSampler()
@@ -182,17 +183,16 @@ class Recorder:
         return gap
 
     def _split(self, run: Running, cpu: float, subprocesses: float) -> tuple[float, ...]:
-        total = cpu - run.cpu + run.gap
-        agent = min(self._hook_s + run.hook_s, total)
-        serialization = min(meter.serialization - self._serialization, total - agent)
-        collected = min(meter.gc - self._gc, total - agent - serialization)
+        left = cpu - run.cpu + run.gap
+        left -= (agent := min(self._hook_s + run.hook_s, left))
+        left -= (serialization := min(meter.serialization - self._serialization, left))
+        left -= (collected := min(meter.gc - self._gc, left))
         if run.finished_body:
             business = run.body_cpu - run.body_serialization - run.body_gc - run.body_publish
         else:
             business = cpu - run.cpu - serialization - collected - agent
-        business = max(0.0, min(business, total - agent - serialization - collected))
-        framework = total - agent - serialization - collected - business
-        return business, serialization, collected, framework, agent, subprocesses
+        business = max(0.0, min(business, left))
+        return business, serialization, collected, left - business, agent, subprocesses
 
     def _payload(
         self,
@@ -206,17 +206,14 @@ class Recorder:
         spilled: tuple[int, int],
     ) -> bytes:
         scope = run.scope
-        context, parent, link = scope.context, scope.parent, scope.link
         return _pack(
             layout.ATTEMPT,
             flags,
             run.task,
             run.id_bytes,
-            context.trace_id.to_bytes(16, "big"),
-            context.span_id.to_bytes(8, "big"),
-            parent.span_id.to_bytes(8, "big"),
-            link.trace_id.to_bytes(16, "big"),
-            link.span_id.to_bytes(8, "big"),
+            *scope.context_ids,
+            scope.parent_id,
+            *scope.link_ids,
             run.start_ns,
             duration,
             run.wait,
@@ -225,9 +222,9 @@ class Recorder:
             run.attempt_no,
             run.size,
             self._max_rss,
-            min(run.retries, 0xFFFFFFFF),
+            run.retries,
             run.depth,
-            min(run.nesting, 0xFFFF),
+            run.nesting,
             run.queue,
             run.args_hash,
             outcome,
@@ -321,7 +318,7 @@ def publishing_scope(recorder: Recorder | None) -> tuple[str, str, int, Scope] |
 
 
 def _args_hash(request: dict[str, Any]) -> int:
-    """Tells repeated arguments apart from new ones.
+    """Tells repeated arguments apart from new ones; asked only of a task that was published by its own kind.
 
     Of the representation that the message carries, never of the values.
     """
