@@ -41,6 +41,7 @@ _HOOK_EVERY = 16
 
 _pack = layout.pack_record
 NAN = math.nan
+_NOTHING = (0.0,) * 6
 
 
 class Running:
@@ -142,7 +143,7 @@ class Recorder:
         run.nesting = headers.count(request, "replaced_task_nesting", 0xFFFF)
         run.depth = headers.depth(request)
         run.size = len(body) if isinstance(body, (str, bytes)) else 0
-        run.args_hash = _args_hash(request)
+        run.args_hash = _args_hash(request) if run.depth else 0
         run.wait = _queue_wait(request, now_ns)
         run.message = request
         run.scope = enter_attempt(task, request, headers.previous(request), now_ns, self._sample)
@@ -155,7 +156,7 @@ class Recorder:
         if run.scope.sampled:
             run.flags |= layout.SAMPLED
         self.segment.begin(
-            self._payload(run, run.flags, 0.0, NAN, (0.0,) * 6, 0, 0, spilled), self._number, cpu, self._children_s
+            self._payload(run, run.flags, 0.0, NAN, _NOTHING, 0, 0, spilled), self._number, cpu, self._children_s
         )
         asked_until = self.segment.asked_for_code_until()
         if asked_until > now_ns:
@@ -235,18 +236,17 @@ class Recorder:
         self, run: Running, cpu: float, others_s: float, sampler_s: float, subprocesses: float
     ) -> tuple[float, ...]:
         """`others_s`: on the process's clock, but not this attempt's. `sampler_s`: of it, but not the body's."""
-        total = max(0.0, cpu - run.cpu - others_s) + run.gap
-        agent = min(self._hook_s + run.sampling_s, total)
-        serialization = min(meter.serialization - self._serialization, total - agent)
-        collected = min(meter.gc - self._gc, total - agent - serialization)
+        left = max(0.0, cpu - run.cpu - others_s) + run.gap
+        left -= (agent := min(self._hook_s + run.sampling_s, left))
+        left -= (serialization := min(meter.serialization - self._serialization, left))
+        left -= (collected := min(meter.gc - self._gc, left))
         if run.finished_body:
             business = run.body_cpu - run.body_serialization - run.body_gc - run.body_publish
             business -= run.body_others + sampler_s
         else:
             business = cpu - run.cpu - others_s - serialization - collected - agent
-        business = max(0.0, min(business, total - agent - serialization - collected))
-        framework = total - agent - serialization - collected - business
-        return business, serialization, collected, framework, agent, subprocesses
+        business = max(0.0, min(business, left))
+        return business, serialization, collected, left - business, agent, subprocesses
 
     def _payload(
         self,
@@ -260,17 +260,14 @@ class Recorder:
         spilled: tuple[int, int],
     ) -> bytes:
         scope = run.scope
-        context, parent, link = scope.context, scope.parent, scope.link
         return _pack(
             layout.ATTEMPT,
             flags,
             run.task,
             run.id_bytes,
-            context.trace_id.to_bytes(16, "big"),
-            context.span_id.to_bytes(8, "big"),
-            parent.span_id.to_bytes(8, "big"),
-            link.trace_id.to_bytes(16, "big"),
-            link.span_id.to_bytes(8, "big"),
+            *scope.context_ids,
+            scope.parent_id,
+            *scope.link_ids,
             run.start_ns,
             duration,
             run.wait,
@@ -373,7 +370,7 @@ def publishing_scope(recorder: Recorder | None) -> tuple[str, str, int, Scope] |
 
 
 def _args_hash(request: dict[str, Any]) -> int:
-    """Tells repeated arguments apart from new ones.
+    """Tells repeated arguments apart from new ones; asked only of a task that was published by its own kind.
 
     Of the representation that the message carries, never of the values.
     """

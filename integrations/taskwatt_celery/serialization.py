@@ -51,7 +51,7 @@ def _wrap_entry(codecs: dict[str, Any], key: str) -> None:
     function: Any = entry.encoder if isinstance(entry, codec) else entry
     if function is None or hasattr(function, "_taskwatt"):
         return
-    counted = cast(Any, timed(function))
+    counted = cast(Any, timed(function) if isinstance(entry, codec) else _timed_if_long(function))
     counted._taskwatt = True
     codecs[key] = entry._replace(encoder=counted) if isinstance(entry, codec) else counted
     ours = codecs[key]
@@ -61,6 +61,16 @@ def _wrap_entry(codecs: dict[str, Any], key: str) -> None:
             codecs[key] = entry
 
     _undo.append(restore)
+
+
+def _timed_if_long(decoder: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    counted = timed(decoder)
+
+    @functools.wraps(decoder)
+    def decode(data: Any) -> Any:
+        return decoder(data) if len(data) < _SMALL else counted(data)
+
+    return decode
 
 
 def _wrap_json() -> None:

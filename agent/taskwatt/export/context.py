@@ -26,7 +26,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
-from taskwatt.export.span import RecordedSpan
+from taskwatt.export.span import Ids, RecordedSpan, span_context
 from taskwatt.settings import Settings
 
 OWN: Final = 1
@@ -34,10 +34,12 @@ PROVIDER: Final = 2
 OFFICIAL: Final = 3
 
 _OFFICIAL_MODULE = "opentelemetry.instrumentation.celery"
+_PROVIDER_NAMED = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _ROOT = Context()
 _NO_PARENT = SpanContext(0, 0, False)
+NO_IDS: Final[Ids] = bytes(16), bytes(8)
 
 _NAMES_MAX = 1000
 
@@ -48,11 +50,12 @@ Decide: TypeAlias = Callable[[SpanContext, int, str, Context], bool]
 class Sample:
     """Which attempts and publishes get a span of ours."""
 
-    __slots__ = ("_decide", "_excluded", "_patterns")
+    __slots__ = ("_decide", "_excluded", "_patterns", "follows_parent")
 
     def __init__(self, decide: Decide, excluded: Sequence[str] = ()) -> None:
         """`excluded`: globs of task names."""
         self._decide = decide
+        self.follows_parent = decide is follow_parent
         self._patterns = tuple(excluded)
         self._excluded: dict[str, bool] = {}
 
@@ -73,7 +76,7 @@ class Sample:
 
 def mode() -> int:
     """Whose span an attempt (or a publish) that begins now should have."""
-    unset = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    unset = _no_provider()
     official = sys.modules.get(_OFFICIAL_MODULE)
     if official is not None:
         instrumentor = official.CeleryInstrumentor()
@@ -84,11 +87,25 @@ def mode() -> int:
     return OWN if unset else PROVIDER
 
 
+def _no_provider() -> bool:
+    """Has nobody set a tracer provider here?
+
+    While there is none, get_tracer_provider() reads the environment at each call, which is dear here.
+    """
+    if getattr(trace, "_TRACER_PROVIDER", trace) is None and not _PROVIDER_NAMED:
+        return True
+    return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def follow_parent(parent: SpanContext, _trace_id: int, _name: str, _context: Context) -> bool:
+    """The default sampler (parent-based, always on), without the SDK's objects, which cost more than the record."""
+    return not parent.is_valid or bool(parent.trace_flags & 1)
+
+
 def env_sampler() -> Sample:
     """What OTEL_TRACES_SAMPLER and TASKWATT_EXCLUDED_TASKS ask for.
 
-    The default (parent-based, always on) is answered without the SDK's sampler objects, which cost more than the
-    record.
+    `follow_parent` where it asks for nothing.
     """
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.sampling import Decision
@@ -99,9 +116,7 @@ def env_sampler() -> Sample:
         "ParentBased{root:AlwaysOnSampler,remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler,"
         "localParentSampled:AlwaysOnSampler,localParentNotSampled:AlwaysOffSampler}"
     ):
-        return Sample(
-            lambda parent, _trace_id, _name, _context: not parent.is_valid or bool(parent.trace_flags & 1), excluded
-        )
+        return Sample(follow_parent, excluded)
 
     def decide(_parent: SpanContext, trace_id: int, name: str, context: Context) -> bool:
         result = sampler.should_sample(context, trace_id, name, kind=SpanKind.CONSUMER)
@@ -113,20 +128,37 @@ def env_sampler() -> Sample:
 class Scope:
     """The current span of one attempt or publish, from `enter` to `leave`."""
 
-    __slots__ = ("_cover", "_token", "context", "link", "mode", "parent", "span")
+    __slots__ = ("_cover", "_token", "context_ids", "link_ids", "mode", "parent_id", "sampled", "span")
 
     def __init__(self) -> None:
         self.mode = OWN
         self.span: Span | None = None
-        self.context = _NO_PARENT
-        self.parent = _NO_PARENT
-        self.link = _NO_PARENT
+        self.context_ids = NO_IDS
+        self.parent_id = NO_IDS[1]
+        self.link_ids = NO_IDS
+        self.sampled = False
         self._token: Any = None
         self._cover: Any = None
 
     @property
-    def sampled(self) -> bool:
-        return bool(self.context.trace_flags & 1)
+    def context(self) -> SpanContext:
+        flags = _SAMPLED if self.sampled else _NOT_SAMPLED
+        return self.span.get_span_context() if self.span is not None else span_context(self.context_ids, flags)
+
+    @property
+    def parent(self) -> SpanContext:
+        known = self.parent_id != NO_IDS[1]
+        return span_context((self.context_ids[0], self.parent_id), _SAMPLED, remote=True) if known else _NO_PARENT
+
+    @property
+    def link(self) -> SpanContext:
+        """Of the attempt before this one."""
+        return span_context(self.link_ids, _SAMPLED, remote=True)
+
+    def identify(self, context: SpanContext, parent: SpanContext) -> None:
+        self.context_ids = _ids(context)
+        self.parent_id = _ids(parent)[1]
+        self.sampled = bool(context.trace_flags & 1)
 
     def enter(self, context: Context) -> None:
         """Make `context`, which has our span in it, current."""
@@ -163,27 +195,47 @@ def enter_attempt(name: str, headers: Mapping[str, Any], previous: str | None, s
     """
     scope = Scope()
     scope.mode = mode()
-    context, scope.parent = _extract(headers)
+    span_name = f"run/{name}"
     if previous:
-        scope.link = _parse_traceparent(previous)
-    if sample.excludes(name):
+        scope.link_ids = (_parse_traceparent(previous) or (NO_IDS, 0))[0]
+    excluded = sample.excludes(name)
+    if scope.mode == OWN and sample.follows_parent and not excluded and _is_plain(headers):
+        _enter_light(scope, span_name, headers.get("traceparent"))
+        return scope
+    context, parent = _extract(headers)
+    if excluded:
         if scope.mode != OFFICIAL:
             scope.enter(context)
         return scope
-    span_name = f"run/{name}"
     if scope.mode == PROVIDER:
         links = [trace.Link(scope.link)] if scope.link.is_valid else None
         tracer = trace.get_tracer("taskwatt")
         scope.span = tracer.start_span(span_name, context, SpanKind.CONSUMER, links=links, start_time=start_ns)
-        scope.context = scope.span.get_span_context()
+        scope.identify(scope.span.get_span_context(), parent)
     else:
-        scope.context = _new_context(scope.parent, span_name, context, sample)
+        own = _new_context(parent, span_name, context, sample)
+        scope.identify(own, parent)
         if scope.mode == OFFICIAL:
             return scope
-        recording = scope.sampled
-        scope.span = RecordedSpan(scope.context, span_name) if recording else NonRecordingSpan(scope.context)
+        scope.span = RecordedSpan(own, span_name) if scope.sampled else NonRecordingSpan(own)
     scope.enter(trace.set_span_in_context(scope.span, context))
     return scope
+
+
+def _enter_light(scope: Scope, span_name: str, traceparent: object) -> None:
+    """The usual case without the objects that nobody asks for: half of what an attempt costs went into them."""
+    parent = _parse_traceparent(traceparent)
+    span_id = (getrandbits(64) or 1).to_bytes(8, "big")
+    if parent is None:
+        scope.context_ids, scope.sampled = ((getrandbits(128) or 1).to_bytes(16, "big"), span_id), True
+    else:
+        (trace_id, scope.parent_id), flags = parent
+        scope.context_ids, scope.sampled = (trace_id, span_id), bool(flags & 1)
+    if scope.sampled:
+        scope.span = RecordedSpan(scope.context_ids, span_name)
+    else:
+        scope.span = NonRecordingSpan(span_context(scope.context_ids, _NOT_SAMPLED))
+    scope.enter(trace.set_span_in_context(scope.span, _ROOT))
 
 
 def enter_publish(name: str, headers: dict[str, Any], start_ns: int, sample: Sample, keep_parent: bool) -> Scope:
@@ -200,14 +252,13 @@ def enter_publish(name: str, headers: dict[str, Any], start_ns: int, sample: Sam
         if not (keep_parent and "traceparent" in headers):
             propagate.inject(headers)
         return scope
-    scope.parent = trace.get_current_span().get_span_context()
+    parent = trace.get_current_span().get_span_context()
     span_name = f"apply_async/{name}"
     if scope.mode == PROVIDER:
         scope.span = trace.get_tracer("taskwatt").start_span(span_name, kind=SpanKind.PRODUCER, start_time=start_ns)
-        scope.context = scope.span.get_span_context()
     else:
-        scope.context = _new_context(scope.parent, span_name, otel_context.get_current(), sample)
-        scope.span = NonRecordingSpan(scope.context)
+        scope.span = NonRecordingSpan(_new_context(parent, span_name, otel_context.get_current(), sample))
+    scope.identify(scope.span.get_span_context(), parent)
     if not (keep_parent and "traceparent" in headers):
         propagate.inject(headers, trace.set_span_in_context(scope.span))
     return scope
@@ -229,33 +280,47 @@ def _new_context(parent: SpanContext, name: str, context: Context, sample: Sampl
 
 
 def _extract(headers: Mapping[str, Any]) -> tuple[Context, SpanContext]:
-    if "traceparent" not in headers and "baggage" not in headers and _w3c():
-        return _ROOT, _NO_PARENT
-    if "baggage" not in headers and "tracestate" not in headers and _w3c():
-        parent = _parse_traceparent(headers["traceparent"])
-        return (trace.set_span_in_context(NonRecordingSpan(parent), _ROOT) if parent.is_valid else _ROOT), parent
+    if _is_plain(headers):
+        found = _parse_traceparent(headers.get("traceparent"))
+        if found is None:
+            return _ROOT, _NO_PARENT
+        parent = span_context(found[0], TraceFlags(found[1]), remote=True)
+        return trace.set_span_in_context(NonRecordingSpan(parent), _ROOT), parent
     carrier = {key: value for key, value in headers.items() if isinstance(value, str)}
     context = propagate.extract(carrier, _ROOT)
     return context, trace.get_current_span(context).get_span_context()
 
 
-def _w3c() -> bool:
-    """Are the default propagators set, so that the header can be read without them?"""
-    fields = propagate.get_global_textmap().fields
-    return fields == _DEFAULT_FIELDS
+def _is_plain(headers: Mapping[str, Any]) -> bool:
+    """Do the default propagators, which are set, find a `traceparent` there or nothing? Then we can do without them."""
+    global _plain_textmap
+    if "baggage" in headers or "tracestate" in headers:
+        return False
+    textmap = propagate.get_global_textmap()
+    if textmap is _plain_textmap:
+        return True
+    if textmap.fields != _DEFAULT_FIELDS:
+        return False
+    _plain_textmap = textmap
+    return True
 
 
 _DEFAULT_FIELDS = {"traceparent", "tracestate", "baggage"}
+_plain_textmap: object = None
+"""A propagator that was found to be the default: asking for its fields costs 1 us."""
 
 
 _match_traceparent = re.compile("(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?![0-9a-f])").match
 
 
-def _parse_traceparent(value: object) -> SpanContext:
-    """The remote context of a W3C header; an invalid one, ids all zero, for anything malformed."""
+def _parse_traceparent(value: object) -> tuple[Ids, int] | None:
+    """Ids and flags of a W3C header; None for anything malformed."""
     found = _match_traceparent(value) if isinstance(value, str) else None
     if found is None:
-        return _NO_PARENT
-    trace_id, span_id, flags = found.groups()
-    context = SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)))
-    return context if context.is_valid else _NO_PARENT
+        return None
+    trace_id, span_id, flags = map(bytes.fromhex, found.groups())
+    return ((trace_id, span_id), flags[0]) if any(trace_id) and any(span_id) else None
+
+
+def _ids(context: SpanContext) -> Ids:
+    return context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")

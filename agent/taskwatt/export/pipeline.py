@@ -42,8 +42,11 @@ log = logging.getLogger("taskwatt")
 BATCH: Final = 512
 HISTORY_S: Final = 10.0
 PROBE_S: Final = 5.0
-EXIT_S: Final = 2.0
-"""Longest delay of a process's exit by a receiver that does not answer."""
+EXIT_S: Final = 1.5
+"""Longest wait of a process's exit for a receiver that does not answer.
+
+The last tick and the end of the interpreter come on top; 2 s is the budget for all of it.
+"""
 INCIDENTS: Final = 256
 """Incident spans that wait for a receiver; the local history has all of them."""
 _BACKOFF_MAX_S: Final = 5.0

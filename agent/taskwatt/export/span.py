@@ -10,15 +10,23 @@ import json
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-from opentelemetry.trace import Span, SpanContext, Status, StatusCode
+from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util import types
 
+Ids: TypeAlias = tuple[bytes, bytes]
+"""Trace and span."""
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _MAX_ITEMS = 128
 _MAX_TEXT = 2048
 """Characters of one value; backends cut there as well."""
 _INT64 = 1 << 63
+
+
+def span_context(ids: Ids, flags: TraceFlags, *, remote: bool = False) -> SpanContext:
+    return SpanContext(int.from_bytes(ids[0], "big"), int.from_bytes(ids[1], "big"), remote, flags)
 
 
 class RecordedSpan(Span):
@@ -26,7 +34,8 @@ class RecordedSpan(Span):
 
     __slots__ = ("_attributes", "_context", "_events", "_links", "_name", "_renamed", "_status")
 
-    def __init__(self, context: SpanContext, name: str) -> None:
+    def __init__(self, context: SpanContext | Ids, name: str) -> None:
+        """Ids alone become a sampled context when somebody asks for it, which is seldom."""
         self._context = context
         self._name = name
         self._renamed = False
@@ -39,6 +48,8 @@ class RecordedSpan(Span):
         """The attempt ends its span."""
 
     def get_span_context(self) -> SpanContext:
+        if not isinstance(self._context, SpanContext):
+            self._context = span_context(self._context, _SAMPLED)
         return self._context
 
     def is_recording(self) -> bool:

@@ -1,0 +1,63 @@
+"""`python -m benchmarks [PART ...]`: the agent's cost as ratios in one run, held against its budgets.
+
+Exits 0 whatever the figures are: on a shared machine a budget may be undecided, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable
+
+from benchmarks import child, lives, stack, startup
+from benchmarks.fleet import Parts
+from benchmarks.results import Row, table
+
+PARTS = {
+    "startup": "interpreter start, variable unset and set",
+    "child": "a pool child's extra CPU per no-op task",
+    "stack": "a whole worker's CPU per no-op task",
+    "idle": "CPU of a worker that waits",
+    "memory": "memory per process",
+    "exit": "a worker's end, receiver hanging",
+}
+ROUNDS = {"startup": 100, "child": 7, "stack": 5, "idle": 6, "memory": 3, "exit": 3}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help="; ".join(f"{k}: {v}" for k, v in PARTS.items()))
+    parser.add_argument("--rounds", type=int, help="of every part that runs: the more, the narrower the intervals")
+    parser.add_argument("--variants", help="of the part `stack`, comma-separated; the first is the base")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    asked = parser.parse_args()
+    unknown = set(asked.parts) - PARTS.keys()
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    rows: list[Row] = []
+    chosen = [part for part in PARTS if part in asked.parts or not asked.parts]
+    variants = asked.variants.split(",") if asked.variants else stack.VARIANTS
+    with Parts() as parts:
+        measures: dict[str, Callable[[int], list[Row]]] = {
+            "startup": startup.measure,
+            "child": child.measure,
+            "stack": lambda rounds: stack.measure(parts, rounds, variants),
+            "idle": lambda rounds: stack.measure_idle(parts, rounds, variants),
+            "memory": lambda rounds: lives.measure_memory(parts, rounds),
+            "exit": lambda rounds: lives.measure_exit(parts, rounds),
+        }
+        for part in chosen:
+            print(f"{part}: {PARTS[part]} ...", file=sys.stderr, flush=True)
+            rows += measures[part](asked.rounds or ROUNDS[part])
+    if asked.json:
+        print(json.dumps({"python": platform.python_version(), "rows": [row.as_dict() for row in rows]}, indent=1))
+    else:
+        print(f"Python {platform.python_version()}; official: opentelemetry-instrumentation-celery over OTLP/HTTP\n")
+        print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
