@@ -50,8 +50,8 @@ class Running:
     __slots__ = (
         "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_others", "body_publish", "body_serialization",
         "cpu", "depth", "error", "expected", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message",
-        "nesting", "others", "queue", "redelivered", "retries", "sampler", "sampling_s", "scope", "size", "start",
-        "start_ns", "task", "task_name", "wait",
+        "nesting", "others", "queue", "queue_name", "redelivered", "retries", "sampler", "sampling_s", "scope", "size",
+        "start", "start_ns", "task", "task_name", "wait",
     )  # fmt: skip
 
     task_name: str
@@ -67,6 +67,7 @@ class Running:
     others: Before | None
     redelivered: bool
     queue: int
+    queue_name: str
     retries: int
     nesting: int
     depth: int
@@ -137,16 +138,15 @@ class Recorder:
         run.attempt_no = self._number
         run.task_name = task
         run.task = self.segment.string(task)
-        run.redelivered = headers.redelivered(request)
-        run.queue = self.segment.string(headers.routing_key(request))
-        run.retries = headers.count(request, "retries", 0xFFFFFFFF)
-        run.nesting = headers.count(request, "replaced_task_nesting", 0xFFFF)
-        run.depth = headers.depth(request)
+        run.queue_name, run.redelivered, run.retries, run.nesting, run.depth, published, previous = headers.read(
+            request
+        )
+        run.queue = self.segment.string(run.queue_name)
         run.size = len(body) if isinstance(body, (str, bytes)) else 0
         run.args_hash = _args_hash(request) if run.depth else 0
-        run.wait = _queue_wait(request, now_ns)
+        run.wait = _queue_wait(published, request.get("eta"), now_ns)
         run.message = request
-        run.scope = enter_attempt(task, request, headers.previous(request), now_ns, self._sample)
+        run.scope = enter_attempt(task, request, previous, now_ns, self._sample)
         packed = pack_task_id(task_id)
         run.id_bytes = packed or layout.NO_ID
         run.flags = layout.REDELIVERED if run.redelivered else 0
@@ -322,7 +322,7 @@ class Recorder:
             task=run.task_name,
             state=STATES[state],
             task_id=task_id,
-            queue=headers.routing_key(run.message),
+            queue=run.queue_name,
             attempt=run.retries + 1,
             outcome=OUTCOMES[outcome],
             cpu_s=cpu_s,
@@ -344,13 +344,12 @@ class Recorder:
         if not span.is_recording():
             return
         outcome, state = classify(run.error, run.task_name)
-        info: Mapping[str, Any] = run.message.get("delivery_info") or {}
         cpu_s = process_time() - run.cpu + run.gap
         values = attempt_attributes(
             task=run.task_name,
             state=STATES[state],
             task_id=str(run.message.get("id") or ""),
-            queue=info.get("routing_key") or "",
+            queue=run.queue_name,
             attempt=run.retries + 1,
             outcome=OUTCOMES[outcome],
             cpu_s=cpu_s,
@@ -378,11 +377,8 @@ def _args_hash(request: dict[str, Any]) -> int:
     return zlib.crc32(text.encode("utf-8", "replace"))
 
 
-def _queue_wait(request: dict[str, Any], now_ns: int) -> float:
-    published = headers.published(request)
-    if published is None:
-        return NAN
-    eta = request.get("eta")
+def _queue_wait(published: float, eta: Any, now_ns: int) -> float:
+    """NaN when it is not known when the message was published."""
     if eta:
         try:
             at = datetime.fromisoformat(eta)

@@ -6,56 +6,56 @@ the request) and do not reach child tasks, which get theirs when they are publis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 PUBLISHED: Final = "taskwatt_published"
 """Wall seconds when the message was handed to the broker; every publish overwrites it."""
-FIRST_PUBLISHED: Final = "taskwatt_first_published"
-"""Wall seconds of the first publish of this logical id; kept by retries."""
 PREVIOUS: Final = "taskwatt_previous"
 """Traceparent of the attempt before this one."""
 DEPTH: Final = "taskwatt_depth"
-"""How many generations of the same task name published each other before this message."""
+"""How many generations of the same task name published each other before this message; left out when none did."""
+
+_MOST: Final = 0xFFFFFFFF
 
 
-def published(request: Mapping[str, Any]) -> float | None:
-    value = request.get(PUBLISHED)
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
+class Message(NamedTuple):
+    """What is read of a request when its attempt begins; whatever a producer may have put there, it has these types."""
+
+    queue: str
+    redelivered: bool
+    retries: int
+    nesting: int
+    depth: int
+    published: float
+    """NaN when unknown."""
+    previous: str | None
 
 
-def previous(request: Mapping[str, Any]) -> str | None:
-    value = request.get(PREVIOUS)
-    return value if isinstance(value, str) else None
+def read(request: Mapping[str, Any]) -> Message:
+    """On the hot path, hence in one piece."""
+    get = request.get
+    found: object = get("delivery_info")
+    info = cast(dict[str, Any], found) if isinstance(found, dict) else _NOTHING
+    queue, retries, nesting, depth = info.get("routing_key"), get("retries"), get("replaced_task_nesting"), get(DEPTH)
+    published, previous = get(PUBLISHED), get(PREVIOUS)
+    return Message(
+        queue if isinstance(queue, str) else "",
+        bool(info.get("redelivered")),
+        _count(retries) if retries else 0,
+        _count(nesting) if nesting else 0,
+        _count(depth) if depth else 0,
+        published if isinstance(published, float) else math.nan,
+        previous if isinstance(previous, str) else None,
+    )
 
 
-def depth(request: Mapping[str, Any]) -> int:
-    return count(request, DEPTH, 0xFFFFFFFF)
+_NOTHING: Final[dict[str, Any]] = {}
 
 
-def count(request: Mapping[str, Any], name: str, most: int) -> int:
-    """A counter of the message, within 0 and `most`; 0 for anything else that a producer may have put there."""
-    value = request.get(name)
-    return max(0, min(value, most)) if isinstance(value, int) else 0
-
-
-def routing_key(request: Mapping[str, Any]) -> str:
-    value = _delivery(request).get("routing_key")
-    return value if isinstance(value, str) else ""
-
-
-def redelivered(request: Mapping[str, Any]) -> bool:
-    return bool(_delivery(request).get("redelivered"))
-
-
-def _delivery(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    value = request.get("delivery_info")
-    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+def _count(value: object) -> int:
+    return max(0, min(value, _MOST)) if isinstance(value, int) else 0
 
 
 def deduplicated(result: tuple[Any, ...] | None) -> bool:

@@ -87,10 +87,11 @@ class Publishing:
             depth = current_depth if retry else current_depth + 1 if publisher == task else 0
         if not retry:
             headers.pop(ours.PREVIOUS, None)
-            headers.pop(ours.FIRST_PUBLISHED, None)
-        headers.setdefault(ours.FIRST_PUBLISHED, now_ns / 1e9)
         headers[ours.PUBLISHED] = now_ns / 1e9
-        headers[ours.DEPTH] = depth
+        if depth:
+            headers[ours.DEPTH] = depth
+        else:
+            headers.pop(ours.DEPTH, None)
         scope = enter_publish(task, headers, now_ns, self._sample(), retry)
         spent = (thread_time(), meter.serialization, meter.gc)
         self._pending.publish = (task_id, task, publisher, depth, retry, scope, now_ns, spent)

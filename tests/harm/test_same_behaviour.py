@@ -14,7 +14,7 @@ from tests.harm.conftest import StartWorker
 from tests.support.worker import Worker
 
 WATCHES = "taskwatt watches this worker (<process>): spans, metrics and `taskwatt triage`"
-HEADERS = {"taskwatt_published", "taskwatt_first_published", "taskwatt_previous", "taskwatt_depth", "traceparent"}
+HEADERS = {"taskwatt_published", "taskwatt_previous", "traceparent"}
 
 
 class Pair(NamedTuple):
