@@ -127,6 +127,7 @@ class Drainer:
         self._processes: dict[Path, _Process] = {}
         self._refused: set[Path] = set()
         self._newly_refused = 0
+        self._failed = False
         self._unreaped: dict[int, float] = {}
         """CPU known of children that were settled before their parent reaped them."""
 
@@ -176,7 +177,11 @@ class Drainer:
     def _refuse(self, path: Path, error: Exception) -> None:
         self._refused.add(path)
         self._newly_refused += 1
-        log.warning("taskwatt left out a segment: %s", error)
+        if isinstance(error, (Damaged, OSError)):
+            log.warning("taskwatt left out a segment: %s", error)
+        elif not self._failed:  # a bug of ours, which will meet the other segments as well
+            self._failed = True
+            log.warning("taskwatt failed to read a segment and leaves it out: %r", error, exc_info=error)
 
     def _forget_old_deaths(self) -> None:
         oldest = time.time_ns() - _DEATHS_KEPT_NS

@@ -29,7 +29,7 @@ LINES = {
     "main": f"taskwatt could not prepare this worker: {BROKEN}",
     "agent": f"taskwatt could not start its agent in process {{pid}}: {BROKEN}",
     "tick": TICK,
-    "drain": TICK,
+    "drain": f"taskwatt failed to read a segment and leaves it out: {BROKEN}",
     "export": f"taskwatt's export failed and goes on: {BROKEN}",
     "received": f"taskwatt stopped noting what messages cost: {BROKEN}",
     "reaping": f"taskwatt cannot read the CPU of ended children: {BROKEN}",
