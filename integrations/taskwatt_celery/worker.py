@@ -47,6 +47,8 @@ class Worker:
         self._measured_main = False
         self._in_worker = False
         """Is this a worker, or a pool child of one? Those that are not measured do not become owners later."""
+        self._main: tuple[int, Any] = (0, None)
+        """Process and controller of the worker that was initialised here."""
         self._blind = False
         self._reaping: tuple[ModuleType, Any] | None = None
         self.hook = Hook(self.recorder)
@@ -98,6 +100,7 @@ class Worker:
     def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
         """In the main process of every worker; one that is a program of its own has not set up its logging yet."""
         self._in_worker = True
+        self._main = os.getpid(), sender
         program = sys.modules.get("celery.apps.worker")
         if program is None or not isinstance(sender, program.Worker):
             self._prepare(sender)
@@ -143,6 +146,9 @@ class Worker:
     def _on_child(self, **_: Any) -> None:
         """In a pool child (in the solo pool: the main process itself), before its first task."""
         self._in_worker = True
+        pid, controller = self._main
+        if pid == os.getpid():  # the solo pool is made before the program's setup has ended, but after its logging
+            self._prepare(controller)
         try:
             segment = runtime.segment
             serves = segment is not None
@@ -211,6 +217,8 @@ class _ReapingOs:
 
     def __init__(self, original: Any) -> None:
         self._original = original
+        self._main: tuple[int, Any] = (0, None)
+        """Process and controller of the worker that was initialised here."""
         self._blind = False
 
     def __getattr__(self, name: str) -> Any:

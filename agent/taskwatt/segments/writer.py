@@ -30,7 +30,6 @@ _ASKED = slice(layout.READER_AT + 8, layout.READER_AT + 16)
 # Places in layout.COUNTERS.
 _STRINGS, _CELLS, _IN_CELLS, _STRINGS_REFUSED, _SPILLS_REFUSED, HOOK_ERRORS, _SPAN_MODE = range(7)
 
-_FULL = layout.RING_SLOTS - layout.RING_MARGIN - 1
 
 _REFUSED_MAX = 4096
 """Names remembered as refused; beyond that they are refused anew each time, uncounted, and cost no memory."""
@@ -61,6 +60,7 @@ class SegmentWriter:
         self._head = 0
         self._strings: dict[str, int] = {}
         self._strings_end = layout.STRINGS_AT
+        self._full = layout.RING_SLOTS - layout.RING_MARGIN - 1
         self._naming = False
         self._cells: dict[tuple[int, int, int], int] = {}
         self._spill_head = 0
@@ -96,9 +96,9 @@ class SegmentWriter:
 
         `attempt_no` 0 for records that are not attempts.
         """
-        if self._head - self._tail >= _FULL:
+        if self._head - self._tail >= self._full:
             self._tail = int.from_bytes(self._map[_TAIL], "little")
-            if self._head - self._tail >= _FULL:
+            if self._head - self._tail >= self._full:
                 return False
         sequence = next(self._sequence)
         at = layout.RING_AT + (sequence % layout.RING_SLOTS) * layout.SLOT
