@@ -24,6 +24,8 @@ from celery import Celery
 from celery.exceptions import Ignore
 from kombu.serialization import loads
 
+from tests.ledger.payloads import payload
+
 app = Celery("ledger", broker=os.environ.get("TEST_BROKER", "memory://"))
 app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
 
@@ -184,10 +186,6 @@ def weigh(entries: int) -> None:
         del decoded
     finally:
         gc.enable()
-
-
-def payload(entries: int) -> list[dict[str, Any]]:
-    return [{"id": index, "name": f"item number {index}", "price": index * 1.1} for index in range(entries)]
 
 
 @app.task(name="tests.length")

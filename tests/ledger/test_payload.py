@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.ledger.measuring import Measure
-from tests.ledger.tasks import payload
+from tests.ledger.payloads import payload
 
 MESSAGES = 12
 ENTRIES = 50_000

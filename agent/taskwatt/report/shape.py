@@ -69,12 +69,22 @@ _PROCESS: Shape = {
     "started_at": _text,
 }
 _ROW: Shape = {"task": _text, "outcome": _text, "activity": _text, "cpu_s": _number, "cores": _number}
+_CODE: Shape = {
+    "task": _text,
+    "function": _maybe(_text),
+    "file": _maybe(_text),
+    "line": _maybe(_number),
+    "share": _maybe(_number),
+    "samples": _number,
+    "missing": _maybe(_text),
+}
 _LEDGER: Shape = {
     "total_cores": _number,
     "wasted_cores": _number,
     "useful_ratio": _number,
     "unattributed_ratio": _number,
     "rows": [_ROW],
+    "code": [_CODE],
 }
 _EVIDENCE: Shape = {"metric": _text, "value": _maybe(_number), "threshold": _maybe(_number), "n": _number}
 _FINDING: dict[str, Shape] = {

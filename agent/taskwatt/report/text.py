@@ -118,7 +118,7 @@ def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]
 
 def _hot_code(code: Mapping[str, Any]) -> str:
     """Where a task type burns, or why that is not known."""
-    return code["missing"] or f"{_code_line(code)} ({code['share']:.0%} of {code['samples']} samples)"
+    return code["missing"] or f"{_code_line(code)} ({code['share'] or 0.0:.0%} of {code['samples']} samples)"
 
 
 def _activities(activities: Mapping[str, float], total: float, paint: Paint, width: int) -> list[str]:
