@@ -217,12 +217,14 @@ class Agent:
     def _fold(self, collected: Collected) -> list[Served]:
         served: list[Served] = []
         for process_class, attempt, own in collected.settled:
-            attempt = attempt._replace(outcome=self._tasks.outcome(attempt))
+            outcome = self._tasks.outcome(attempt)
+            if outcome != attempt.outcome:
+                attempt = attempt._replace(outcome=outcome)
             task = self.ledger.name(attempt.task)
             self.ledger.settle(process_class, attempt)
             self._tasks.fold(process_class, task, attempt)
             self._pipeline.record(task, attempt)
-            served.append(Served(process_class, task, attempt.outcome, not attempt.first, weight(attempt)))
+            served.append(Served(process_class, task, outcome, not attempt.first, weight(attempt)))
             if own:
                 self._unbooked -= attempt.cpu.total - attempt.cpu.subprocesses
         for one in collected.totals:

@@ -269,15 +269,17 @@ def _marks_crc(spans: int, metrics: int) -> int:
 
 
 def _pack(record: Drained) -> bytes:
+    name, sequence, payload, task, queue, publisher, user_data = record
     parts = (
-        record.segment.encode("utf-8", "replace"),
-        record.payload,
-        record.task.encode(),
-        record.queue.encode(),
-        record.publisher.encode(),
-        record.user_data,
+        name.encode("utf-8", "replace"),
+        payload,
+        task.encode(),
+        queue.encode(),
+        publisher.encode(),
+        user_data,
     )
-    rest = _FRAME.pack(0, record.sequence, *(len(part) for part in parts))[4:] + b"".join(parts)
+    head = _FRAME.pack(0, sequence, *map(len, parts))
+    rest = b"".join((head[4:], *parts))
     return zlib.crc32(rest).to_bytes(4, "little") + rest
 
 

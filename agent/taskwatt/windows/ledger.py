@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from taskwatt.observations import OTHER, Activity, Attempt, Cpu, Outcome, ProcessClass
 
@@ -27,8 +27,7 @@ message."""
 NO_TASK: Final = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """What the main process did for one settled attempt."""
 
     process_class: ProcessClass
