@@ -27,7 +27,7 @@ from taskwatt.export.exporters import exporting, metric_exporters, resource, spa
 from taskwatt.export.findings import incident_span
 from taskwatt.export.history import HistoryWriter
 from taskwatt.export.metrics import Instruments, Observed
-from taskwatt.export.push import Push
+from taskwatt.export.push import SCOPE, Push
 from taskwatt.export.spans import SpanFactory
 from taskwatt.gauges import Probe, Reading
 from taskwatt.incidents import Incident, Transition
@@ -86,9 +86,14 @@ class Pipeline:
         self._interval_s = _milliseconds(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), 60.0)
         self._pushes: list[Push] = []
         self._history_push = Push(history.metric_exporter())
+        self._counted = False
+        """Do the histograms count for themselves?"""
         self._provider = self._make_provider(environ)
-        meter = (self._provider or otel_metrics.get_meter_provider()).get_meter("taskwatt")
-        self.instruments = Instruments(meter, observed)
+        meter = (self._provider or otel_metrics.get_meter_provider()).get_meter(SCOPE)
+        self.instruments = Instruments(meter, observed, counted=self._counted)
+        if self._counted:
+            for push in (*self._pushes, self._history_push):
+                push.counted = self.instruments.histograms
         self._incidents: list[tuple[Incident, Window]] = []
         self._incident_spans: deque[ReadableSpan] = deque()
         self._links: dict[str, tuple[int, int]] = {}
@@ -108,6 +113,7 @@ class Pipeline:
             return None
         self._pushes = [Push(one) for one in found if isinstance(one, MetricExporter)]
         pulled: list[MetricReader] = [one for one in found if not isinstance(one, MetricExporter)]
+        self._counted = not pulled and all(one.takes_counted for one in self._pushes)
         return MeterProvider([*pulled, *self._pushes, self._history_push], self.resource, shutdown_on_exit=False)
 
     @property
