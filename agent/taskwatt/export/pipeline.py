@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, cast
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from taskwatt.export import provider
+from taskwatt.export.encoder import Encoder, Told
 from taskwatt.export.exporters import exporting, metric_exporters, resource, span_exporters
 from taskwatt.export.findings import incident_span
 from taskwatt.export.history import HistoryWriter
@@ -32,7 +33,7 @@ from taskwatt.export.spans import SpanFactory
 from taskwatt.gauges import Probe, Reading
 from taskwatt.incidents import Incident, Transition
 from taskwatt.journal import MAX_BYTES, Journal
-from taskwatt.observations import Attempt, CodeSite
+from taskwatt.observations import Attempt, CodeSite, Publish
 from taskwatt.segments.reader import Drained
 from taskwatt.segments.records import decode
 from taskwatt.windows import Window
@@ -83,6 +84,9 @@ class Pipeline:
         self.resource = resource({"service.name": service.split("@", 1)[0], "service.instance.id": instance})
         self._factory = SpanFactory(self.resource, excluded=excluded, incident_of=incident_of, code_of=code_of)
         self._span_exporters: list[SpanExporter] = span_exporters(environ)
+        encoder = Encoder(self._factory)
+        direct = bool(self._span_exporters) and all(encoder.used_by(one) for one in self._span_exporters)
+        self._make: Callable[[Attempt | Publish], Told] = encoder.span if direct else self._factory.span
         self._interval_s = _milliseconds(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), 60.0)
         self._pushes: list[Push] = []
         self._history_push = Push(history.metric_exporter())
@@ -221,21 +225,22 @@ class Pipeline:
                     return
                 journal.accept(spans=records[-1][0])
 
-    def _span(self, record: Drained) -> ReadableSpan | None:
+    def _span(self, record: Drained) -> Told | None:
         """None for a record without a span of ours, and for one whose bytes are no span's: that is counted."""
         try:
             observed = decode(record)
-            return self._factory.span(observed) if observed is not None and self._factory.wanted(observed) else None
+            return self._make(observed) if observed is not None and self._factory.wanted(observed) else None
         except Exception as error:
             self._drop_span(error)
             return None
 
-    def _encodable(self, spans: list[ReadableSpan]) -> list[ReadableSpan]:
+    def _encodable(self, spans: Sequence[Told]) -> Sequence[Told]:
         """Those of a refused batch that are not to blame."""
-        found: list[ReadableSpan] = []
+        found: list[Told] = []
         for span in spans:
             try:
-                encode_spans([span])
+                if isinstance(span, ReadableSpan):
+                    encode_spans([span])
             except Exception as error:
                 self._drop_span(error)
             else:
@@ -264,20 +269,21 @@ class Pipeline:
                 return
             self._incident_spans.popleft()
 
-    def _export(self, spans: list[ReadableSpan]) -> bool:
+    def _export(self, spans: Sequence[Told]) -> bool:
         """True when every exporter took them. Repeats after a failure carry the same ids.
 
         Without an exporter of our own they go to the provider that the user has set here, if any.
         Exporters answer a span that cannot be encoded like a receiver that is down. Such a one is dropped and counted:
         it must not hold up all that follow.
         """
+        known = cast(Sequence[ReadableSpan], spans)  # unless every exporter uses our encoder
         if not self._span_exporters and provider.is_set():
-            for span in spans:
+            for span in known:
                 provider.send(span)
             return True
         reason = ""
         try:
-            taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
+            taken = all(exporter.export(known) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
         except Exception as error:
             taken, reason = False, f" ({error})"
         if not taken:
