@@ -221,6 +221,8 @@ class Journal:
                 self._chunks.popleft().path.unlink(missing_ok=True)
 
     def _accept(self, spans: int, metrics: int) -> None:
+        if (spans, metrics) == (self.spans, self.metrics):
+            return
         self.spans, self.metrics = spans, metrics
         # In place and in one write: a process killed here, or a disk that is full, leaves the old marks or the new
         # ones. No marks would mean that everything is counted once more.

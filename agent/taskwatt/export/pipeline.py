@@ -42,6 +42,8 @@ log = logging.getLogger("taskwatt")
 
 BATCH: Final = 512
 HISTORY_S: Final = 10.0
+HISTORY_IDLE_S: Final = 60.0
+"""The same while no attempt settles: nobody learns anything from a line that says what the last one said."""
 PROBE_S: Final = 5.0
 EXIT_S: Final = 1.5
 """Longest wait of a process's exit for a receiver that does not answer.
@@ -162,6 +164,7 @@ class Pipeline:
         next_metrics = time.monotonic() + self._interval_s
         next_history = time.monotonic() + HISTORY_S
         next_probe = 0.0
+        told = -1
         while not self._stopping:
             self._wake.wait(1.0)
             self._wake.clear()
@@ -170,18 +173,25 @@ class Pipeline:
                 if now >= next_probe:
                     self._probe()
                     next_probe = now + PROBE_S
-                with exporting():
-                    self._send_incidents()
-                    self._send_spans()
-                    if now >= next_metrics:
-                        self._collect()
-                        next_metrics = now + self._interval_s
-                    if now >= next_history:
-                        self._collect_history()
-                        next_history = now + HISTORY_S
+                settled = sum(one.last for one in self._journals)
+                history = now >= next_history + (HISTORY_IDLE_S - HISTORY_S if settled == told else 0.0)
+                if self._something_waits or now >= next_metrics or history:
+                    with exporting():
+                        self._send_incidents()
+                        self._send_spans()
+                        if now >= next_metrics:
+                            self._collect()
+                            next_metrics = now + self._interval_s
+                        if history:
+                            self._collect_history()
+                            next_history, told = now + HISTORY_S, settled
             except Exception as error:
                 self._report_failure(error)
         self._finish()
+
+    @property
+    def _something_waits(self) -> bool:
+        return bool(self._incidents or self._incident_spans or any(one.waiting for one in self._journals))
 
     def _finish(self) -> None:
         try:
