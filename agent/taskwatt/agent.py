@@ -210,10 +210,10 @@ class Agent:
         """Would judging say what it said the last time? Nothing ran, ended or burned within the longest window."""
         running = served or any(one.task for one in live) or self._incidents.active
         young = len(self._snapshots) <= max(WINDOWS)
-        if running or young or self._cores.keys() != self._seen or sum(self._cores.values()) > QUIET_CORES:
+        if running or self._cores.keys() != self._seen or sum(self._cores.values()) > QUIET_CORES:
             self._busy_at = now
         self._seen = self._cores.keys()
-        return now - self._busy_at > max(WINDOWS)
+        return not young and now - self._busy_at > max(WINDOWS)
 
     def _judge(self, now: float, live: Sequence[Live]) -> None:
         """From windows to findings, incidents, and the document that says so."""
