@@ -99,6 +99,8 @@ class Agent:
         self._decoded: dict[str, float] = {}
         """By task type: what decoding took of messages of which no attempt has settled yet."""
         self._cores: dict[int, float] = {}
+        self._found = False
+        """Did the last judgement find anything? Then the next ones count towards an incident."""
         self._seen: AbstractSet[int] = set()
         """Processes that were seen by the tick before."""
         self._last_clock: dict[int, tuple[float, float]] = {}
@@ -208,7 +210,7 @@ class Agent:
 
     def _quiet(self, now: float, live: Sequence[Live], served: Sequence[Served]) -> bool:
         """Would judging say what it said the last time? Nothing ran, ended or burned within the longest window."""
-        running = served or any(one.task for one in live) or self._incidents.active
+        running = served or self._found or any(one.task for one in live) or self._incidents.active
         young = len(self._snapshots) <= max(WINDOWS)
         if running or self._cores.keys() != self._seen or sum(self._cores.values()) > QUIET_CORES:
             self._busy_at = now
@@ -221,6 +223,7 @@ class Agent:
         windows = {float(seconds): self._window_of(seconds, latest, live) for seconds in WINDOWS}
         self._window = windows[float(WINDOWS[0])]
         findings = rules.evaluate(windows)
+        self._found = any(finding.found for finding in findings)
         for transition in self._incidents.observe(findings, self._window.host.effective_cpus):
             self._pipeline.tell(transition, self._window)
             self._verdicts_at = 0.0
