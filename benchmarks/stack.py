@@ -85,7 +85,7 @@ def measure_idle(parts: Parts, slices: int, variants: Sequence[str] = VARIANTS) 
     with parts.fleet(variants) as workers:
         for worker in workers:
             worker.batch(512)
-        time.sleep(6.0)  # OpenTelemetry's batch processor sends what is left after 5 s
+        time.sleep(66.0)  # until no window of the agent's holds work; OpenTelemetry's batch processor waits for 5 s
         for _ in range(slices):
             before = [_by_process(worker) for worker in workers]
             since = time.monotonic()

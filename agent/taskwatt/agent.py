@@ -13,6 +13,8 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +33,7 @@ from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, l
 from taskwatt.settings import Settings
 from taskwatt.windows import Window
 from taskwatt.windows.capacity import Capacity
-from taskwatt.windows.ledger import NO_TASK, Key, Ledger, Served, Snapshot, weight
+from taskwatt.windows.ledger import NO_TASK, Kept, Key, Ledger, Served, Snapshot, weight
 from taskwatt.windows.tasks import TaskWindows
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ log = logging.getLogger("taskwatt")
 
 TICK_S: Final = 1.0
 WINDOWS: Final = (10, 60)
+QUIET_CORES: Final = 0.02
+"""Below this no finding is worth a word, and an idle worker stays far below it."""
+QUIET_EVERY_S: Final = 5.0
+"""How often a quiet worker is judged, and its document written: a third of what report.freshness calls stale."""
 VERDICTS_EVERY_S: Final = 60.0
 RECOVER_EVERY_S: Final = 30.0
 _MODES: Final = {0: "none yet", 1: "own", 2: "provider", 3: "official"}
@@ -86,15 +92,19 @@ class Agent:
         )
         self._incident_ids: dict[str, str] = {}
         self._code = CodeWatch(self._drainer.ask_for_code)
-        self._snapshots: list[tuple[float, Snapshot]] = []
+        self._snapshots: list[tuple[float, Kept]] = []
         self._drops: list[int] = []
         self._clock = self._unbooked = 0.0
         self._charged: dict[Activity, float] = {"agent": 0.0, "serialization": 0.0, "gc": 0.0}
         self._decoded: dict[str, float] = {}
         """By task type: what decoding took of messages of which no attempt has settled yet."""
         self._cores: dict[int, float] = {}
+        self._found = False
+        """Did the last judgement find anything? Then the next ones count towards an incident."""
+        self._seen: AbstractSet[int] = set()
+        """Processes that were seen by the tick before."""
         self._last_clock: dict[int, tuple[float, float]] = {}
-        self._verdicts_at = self._recover_at = 0.0
+        self._verdicts_at = self._recover_at = self._judge_at = self._busy_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskwatt", daemon=True)
         self._window: Window | None = None
@@ -113,7 +123,7 @@ class Agent:
     def unattributed(self) -> Iterable[tuple[ProcessClass, float]]:
         if not self._snapshots:
             return []
-        snapshot = self._snapshots[-1][1]
+        snapshot = self._snapshots[-1][1].snapshot()
         return [(name, max(0.0, snapshot.unattributed(name))) for name in list(snapshot.kernel)]
 
     def run_delay(self) -> Iterable[tuple[str, float]]:
@@ -183,27 +193,47 @@ class Agent:
         self._tasks.roll()
         pids = [os.getpid(), *(one.pid for one in collected.live if one.pid != os.getpid())]
         self._capacity.sample(now, pids)
-        self._measure_cores(collected.live)
+        self._measure_cores(now, collected.live)
         self._code.note(collected.code, now)
         live = _live_cells(collected.live, self.ledger)
         for task, seconds in self._decoded.items():
             live[self._class, task, "pending", "serialization"] = seconds
-        self._snapshots.append((now, self.ledger.snapshot(live)))
+        self._snapshots.append((now, self.ledger.keep(live)))
         self._drops.append(sum(self.dropped.values()))
         del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
-        windows = {float(seconds): self._window_of(seconds, collected.live) for seconds in WINDOWS}
+        if self._quiet(now, collected.live, served) and now < self._judge_at:
+            with suppress(OSError):
+                os.utime(self._directory.latest)  # whoever recovers a dead agent asks when it last lived
+            return
+        self._judge_at = now + QUIET_EVERY_S
+        self._judge(now, collected.live)
+
+    def _quiet(self, now: float, live: Sequence[Live], served: Sequence[Served]) -> bool:
+        """Would judging say what it said the last time? Nothing ran, ended or burned within the longest window."""
+        running = served or self._found or any(one.task for one in live) or self._incidents.active
+        young = len(self._snapshots) <= max(WINDOWS)
+        if running or self._cores.keys() != self._seen or sum(self._cores.values()) > QUIET_CORES:
+            self._busy_at = now
+        self._seen = self._cores.keys()
+        return not young and now - self._busy_at > max(WINDOWS)
+
+    def _judge(self, now: float, live: Sequence[Live]) -> None:
+        """From windows to findings, incidents, and the document that says so."""
+        latest = self._snapshots[-1][1].snapshot()
+        windows = {float(seconds): self._window_of(seconds, latest, live) for seconds in WINDOWS}
         self._window = windows[float(WINDOWS[0])]
         findings = rules.evaluate(windows)
+        self._found = any(finding.found for finding in findings)
         for transition in self._incidents.observe(findings, self._window.host.effective_cpus):
             self._pipeline.tell(transition, self._window)
             self._verdicts_at = 0.0
         self._incident_ids = {one.finding.task: one.id for one in self._incidents.active if one.finding.task}
-        self._code.look(now, self._window, collected.live, self._cores)
+        self._code.look(now, self._window, live, self._cores)
         self._document = document(
             windows=windows,
             findings=findings,
             incidents=self._incidents.active,
-            processes=self._describe(collected.live),
+            processes=self._describe(live),
         )
         self._document["agent"] = {
             "identity": self._directory.path.name,
@@ -217,12 +247,14 @@ class Agent:
     def _fold(self, collected: Collected) -> list[Served]:
         served: list[Served] = []
         for process_class, attempt, own in collected.settled:
-            attempt = attempt._replace(outcome=self._tasks.outcome(attempt))
+            outcome = self._tasks.outcome(attempt)
+            if outcome != attempt.outcome:
+                attempt = attempt._replace(outcome=outcome)
             task = self.ledger.name(attempt.task)
             self.ledger.settle(process_class, attempt)
             self._tasks.fold(process_class, task, attempt)
             self._pipeline.record(task, attempt)
-            served.append(Served(process_class, task, attempt.outcome, not attempt.first, weight(attempt)))
+            served.append(Served(process_class, task, outcome, not attempt.first, weight(attempt)))
             if own:
                 self._unbooked -= attempt.cpu.total - attempt.cpu.subprocesses
         for one in collected.totals:
@@ -284,10 +316,10 @@ class Agent:
     def _share(self, spent: Mapping[Activity, float], served: list[Served]) -> None:
         self._tasks.add_share(self._class, self.ledger.apportion(self._class, spent, served))
 
-    def _window_of(self, slices: int, live: Sequence[Live]) -> Window:
-        now, latest = self._snapshots[-1]
+    def _window_of(self, slices: int, latest: Snapshot, live: Sequence[Live]) -> Window:
+        now, _ = self._snapshots[-1]
         then, earlier = self._snapshots[max(0, len(self._snapshots) - 1 - slices)]
-        delta = latest.since(earlier)
+        delta = latest.since(earlier.snapshot())
         seconds = max(now - then, 1e-9) if len(self._snapshots) > 1 else 0.0
         table: dict[tuple[str, Outcome, str], float] = defaultdict(float)
         by_task: dict[tuple[ProcessClass, str], dict[Outcome, float]] = defaultdict(lambda: defaultdict(float))
@@ -310,12 +342,12 @@ class Agent:
 
     # Telling.
 
-    def _measure_cores(self, live: Sequence[Live]) -> None:
+    def _measure_cores(self, now: float, live: Sequence[Live]) -> None:
         """CPUs each process used since the last tick."""
         before, self._last_clock = self._last_clock, {}
         self._cores = {}
         for pid in {os.getpid(), *(one.pid for one in live)}:
-            now, clock = time.monotonic(), clocks.process_cpu(pid) or 0.0
+            clock = clocks.process_cpu(pid) or 0.0
             self._last_clock[pid] = now, clock
             if pid in before and now > before[pid][0]:
                 self._cores[pid] = (clock - before[pid][1]) / (now - before[pid][0])
@@ -391,7 +423,7 @@ class Agent:
         for reason, count in collected.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
         gained = self.ledger.snapshot({}).since(before)
-        self._snapshots = [(at, snapshot.plus(gained)) for at, snapshot in self._snapshots]
+        self._snapshots = [(at, kept.plus(gained)) for at, kept in self._snapshots]
 
 
 def _live_cells(live: Iterable[Live], ledger: Ledger) -> dict[Key, float]:

@@ -40,6 +40,8 @@ class _Chunk:
     first: int
     count: int = 0
     size: int = 0
+    resume: tuple[int, int] = (0, 0)
+    """Number of a record, and the offset behind it: where the last reader stopped. A chunk is read in several goes."""
 
 
 class Journal:
@@ -94,14 +96,15 @@ class Journal:
         for chunk in chunks:
             if chunk.first + chunk.count <= after + 1:
                 continue
-            number = chunk.first
-            for record in _frames(chunk.path):
+            number, offset = chunk.resume if chunk.first <= chunk.resume[0] <= after else (chunk.first - 1, 0)
+            for end, record in _frames(chunk.path, offset):
+                number += 1
                 if number > after:
                     if limit <= 0:
                         return
                     limit -= 1
+                    chunk.resume = number, end
                     yield number, record
-                number += 1
 
     def unsent(self, limit: int) -> list[tuple[int, Drained]]:
         """The next records for the span receiver, numbered without a gap; accept the last number once it has them.
@@ -218,6 +221,8 @@ class Journal:
                 self._chunks.popleft().path.unlink(missing_ok=True)
 
     def _accept(self, spans: int, metrics: int) -> None:
+        if (spans, metrics) == (self.spans, self.metrics):
+            return
         self.spans, self.metrics = spans, metrics
         # In place and in one write: a process killed here, or a disk that is full, leaves the old marks or the new
         # ones. No marks would mean that everything is counted once more.
@@ -246,7 +251,7 @@ class Journal:
         if name.isascii() and name.isdigit() and int(name) > self.last:
             chunk.first = int(name)
             self.last = chunk.first - 1
-        for record in _frames(path):
+        for _, record in _frames(path):
             self._note(record)
             chunk.count += 1
         if not chunk.count:
@@ -269,42 +274,41 @@ def _marks_crc(spans: int, metrics: int) -> int:
 
 
 def _pack(record: Drained) -> bytes:
+    name, sequence, payload, task, queue, publisher, user_data = record
     parts = (
-        record.segment.encode("utf-8", "replace"),
-        record.payload,
-        record.task.encode(),
-        record.queue.encode(),
-        record.publisher.encode(),
-        record.user_data,
+        name.encode("utf-8", "replace"),
+        payload,
+        task.encode(),
+        queue.encode(),
+        publisher.encode(),
+        user_data,
     )
-    rest = _FRAME.pack(0, record.sequence, *(len(part) for part in parts))[4:] + b"".join(parts)
+    head = _FRAME.pack(0, sequence, *map(len, parts))
+    rest = b"".join((head[4:], *parts))
     return zlib.crc32(rest).to_bytes(4, "little") + rest
 
 
-def _frames(path: Path) -> Iterator[Drained]:
-    """The whole frames of a file, up to the first torn one."""
+def _frames(path: Path, at: int = 0) -> Iterator[tuple[int, Drained]]:
+    """(offset behind it, record) of the whole frames of a file from an offset on, up to the first torn one."""
     try:
         data = read_regular(path, 2 * MAX_BYTES)
     except OSError:
         return
-    at = 0
     while at + _FRAME.size <= len(data):
         crc, sequence, *lengths = _FRAME.unpack_from(data, at)
-        end = at + _FRAME.size + sum(lengths)
+        name, payload, task, queue, publisher, user_data, end = accumulate(lengths, initial=at + _FRAME.size)
         if end > len(data) or zlib.crc32(data[at + 4 : end]) != crc:
             return
-        at += _FRAME.size
-        parts: list[bytes] = []
-        for length in lengths:
-            parts.append(data[at : at + length])
-            at += length
-        segment, payload, task, queue, publisher, user_data = parts
-        yield Drained(
-            segment.decode("utf-8", "replace"),
-            sequence,
-            payload,
-            task.decode("utf-8", "replace"),
-            queue.decode("utf-8", "replace"),
-            publisher.decode("utf-8", "replace"),
-            user_data,
+        at = end
+        yield (
+            end,
+            Drained(
+                data[name:payload].decode("utf-8", "replace"),
+                sequence,
+                data[payload:task],
+                data[task:queue].decode("utf-8", "replace"),
+                data[queue:publisher].decode("utf-8", "replace"),
+                data[publisher:user_data].decode("utf-8", "replace"),
+                data[user_data:end],
+            ),
         )

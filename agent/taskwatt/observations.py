@@ -102,6 +102,10 @@ class Attempt(NamedTuple):
     """It failed with an exception that the task's author declared to be part of normal work (Celery's `throws`)."""
 
     @property
+    def end_ns(self) -> int:
+        return self.start_ns + int(self.duration_s * 1e9)
+
+    @property
     def first(self) -> bool:
         """Is this the attempt with which its logical id began?"""
         return self.retries == 0 and self.nesting == 0 and not self.redelivered

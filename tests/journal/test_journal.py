@@ -62,6 +62,13 @@ def test_records_come_back_whole(journal: Journal) -> None:
     assert list(journal.read(0, 10)) == [(1, one)]
 
 
+def test_where_an_earlier_reading_stopped_makes_no_difference(journal: Journal) -> None:
+    journal.append([drained(sequence) for sequence in range(1, 12)])
+    for after, limit in ((0, 4), (4, 3), (2, 5), (0, 1), (10, 5), (7, 2), (3, 0), (4, 100)):
+        last = min(11, after + limit)
+        assert kept(journal, after, limit) == [(number, number) for number in range(after + 1, last + 1)]
+
+
 def test_reading_goes_on_where_the_receiver_is_and_stops_at_its_limit(journal: Journal, small_chunks: None) -> None:
     for sequence in range(1, 24):
         journal.append([drained(sequence)])

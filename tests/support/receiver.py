@@ -195,7 +195,7 @@ def _points(metric: Any) -> Iterable[Point]:
     kind = metric.WhichOneof("data")
     for point in getattr(metric, kind).data_points:
         attributes = _attributes(point.attributes)
-        if kind == "histogram":
+        if kind in {"histogram", "exponential_histogram"}:
             yield Point(attributes, float(point.count), point.sum, point.start_time_unix_nano)
         else:
             value = float(getattr(point, point.WhichOneof("value")))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskwatt.observations import ACTIVITIES, OUTCOMES, Attempt, Cpu, Outcome
-from taskwatt.windows.ledger import MAX_TASKS, NO_TASK, Key, Ledger, Served, Snapshot, weight
+from taskwatt.windows.ledger import MAX_TASKS, NO_TASK, Kept, Key, Ledger, Served, Snapshot, weight
 
 
 def attempt(task: str = "shop.pay", cpu: Cpu | None = None, **changed: Any) -> Attempt:
@@ -127,6 +127,23 @@ def test_unattributed_is_what_the_kernel_charged_and_nobody_explains() -> None:
     assert sum(ledger.cells.values()) == 3.0  # looking books nothing
 
 
+def test_what_is_kept_says_later_what_it_said_then_whatever_was_booked_since() -> None:
+    ledger = Ledger()
+    live: dict[Key, float] = {PENDING: 0.5, key("useful"): 0.25}
+    ledger.settle("worker", attempt(cpu=Cpu(business=3.0)))
+    ledger.kernel["worker"] = 4.0
+    then, kept = ledger.snapshot(live), ledger.keep(live)
+    ledger.settle("worker", attempt("shop.new", cpu=Cpu(business=1.0)))
+    ledger.settle("worker", attempt(cpu=Cpu(business=2.0)))
+    ledger.kernel["worker"] = 9.0
+    assert kept.snapshot() == then
+
+    gained = Snapshot({key("useful"): 1.0, key("failed", "shop.old"): 2.0}, {"worker": 3.0})
+    assert kept.plus(gained).snapshot() == Snapshot(
+        {key("useful"): 4.25, PENDING: 0.5, key("failed", "shop.old"): 2.0}, {"worker": 7.0}
+    )
+
+
 PENDING: Key = ("worker", "shop.pay", "pending", "business")
 IDLE: Key = ("worker", NO_TASK, "none", "framework")
 
@@ -183,7 +200,7 @@ def test_over_any_span_no_cell_is_negative_and_the_sums_hold(seed: int) -> None:
     ledger = Ledger()
     running: dict[str, float] = {}
     kernel = 0.0
-    moments: list[tuple[Snapshot, float]] = []
+    moments: list[tuple[Kept, float]] = []
     for _ in range(40):
         for task in ("a", "b", "c"):
             burned = dice.random()
@@ -195,9 +212,9 @@ def test_over_any_span_no_cell_is_negative_and_the_sums_hold(seed: int) -> None:
                     "worker", attempt(task, Cpu(business=0.75 * cpu, gc=0.25 * cpu), outcome=dice.choice(OUTCOMES))
                 )
         live: dict[Key, float] = {("worker", task, "pending", "business"): cpu for task, cpu in running.items()}
-        moments.append((ledger.snapshot(live), kernel))
+        moments.append((ledger.keep(live), kernel))
     for early in range(0, 40, 3):
         for late in range(early, 40, 5):
-            cells = moments[late][0].since(moments[early][0]).cells
+            cells = moments[late][0].snapshot().since(moments[early][0].snapshot()).cells
             assert min(cells.values(), default=0.0) >= 0.0
             assert sum(cells.values()) == pytest.approx(moments[late][1] - moments[early][1])

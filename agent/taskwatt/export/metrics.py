@@ -1,7 +1,7 @@
 """The metrics of the public contract, as observable instruments over the agent's state.
 
 Nothing is recorded on a hot path: counters are read from the ledger when a reader collects. Histograms are the
-exception, since OpenTelemetry has no observable one: the agent records them from drained attempts.
+exception, since OpenTelemetry has no observable one: the agent records them from drained attempts (see histogram.py).
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from taskwatt.export.histogram import Histogram
 from taskwatt.gauges import Reading
 from taskwatt.observations import Attempt, ProcessClass
 from taskwatt.windows.ledger import Ledger
@@ -67,7 +68,8 @@ class Observed(Protocol):
 class Instruments:
     """Declares every metric on `meter`; keep it alive as long as the meter."""
 
-    def __init__(self, meter: Meter, observed: Observed) -> None:
+    def __init__(self, meter: Meter, observed: Observed, *, counted: bool = False) -> None:
+        """`counted`: the histograms count for themselves, and whoever collects lays them beside the rest."""
         self._observed = observed
         self._unattributed: dict[str, float] = {}
         meter.create_observable_counter(
@@ -86,17 +88,29 @@ class Instruments:
         meter.create_observable_gauge("taskwatt.incident.active", [self._incidents], "{incident}", "Open incidents.")
         for name, (unit, description) in GAUGES.items():
             meter.create_observable_gauge(name, [self._gauge(name)], unit, description)
-        self._duration = _histogram(meter, "celery.task.duration", "Wall time of an attempt.", DURATION_BUCKETS)
-        self._wait = _histogram(
-            meter, "celery.task.queue_wait", "From publish (or ETA, if later) to start.", WAIT_BUCKETS
+        task, outcome = "taskwatt.task.name", "taskwatt.task.outcome"
+        self._duration = Histogram(
+            meter,
+            "celery.task.duration",
+            "Wall time of an attempt.",
+            (task, outcome),
+            DURATION_BUCKETS,
+            counted=counted,
         )
+        self._wait = Histogram(
+            meter,
+            "celery.task.queue_wait",
+            "From publish (or ETA, if later) to start.",
+            (task,),
+            WAIT_BUCKETS,
+            counted=counted,
+        )
+        self.histograms = (self._duration, self._wait)
 
     def record(self, task: str, attempt: Attempt) -> None:
-        self._duration.record(
-            attempt.duration_s, {"taskwatt.task.name": task, "taskwatt.task.outcome": attempt.outcome}
-        )
+        self._duration.record(attempt.duration_s, task, attempt.outcome)
         if attempt.queue_wait_s is not None and attempt.queue_wait_s >= 0:
-            self._wait.record(attempt.queue_wait_s, {"taskwatt.task.name": task})
+            self._wait.record(attempt.queue_wait_s, task)
 
     def _cpu(self, _: CallbackOptions) -> Iterable[Observation]:
         for (process_class, task, outcome, activity), seconds in list(self._observed.ledger.cells.items()):
@@ -161,7 +175,3 @@ class Instruments:
                     yield Observation(reading.value, dict(reading.attributes))
 
         return observe
-
-
-def _histogram(meter: Meter, name: str, description: str, buckets: Sequence[float]) -> Histogram:
-    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)

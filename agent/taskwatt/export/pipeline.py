@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, cast
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -23,16 +23,17 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from taskwatt.export import provider
+from taskwatt.export.encoder import Encoder, Told
 from taskwatt.export.exporters import exporting, metric_exporters, resource, span_exporters
 from taskwatt.export.findings import incident_span
 from taskwatt.export.history import HistoryWriter
 from taskwatt.export.metrics import Instruments, Observed
-from taskwatt.export.push import Push
+from taskwatt.export.push import SCOPE, Push
 from taskwatt.export.spans import SpanFactory
 from taskwatt.gauges import Probe, Reading
 from taskwatt.incidents import Incident, Transition
 from taskwatt.journal import MAX_BYTES, Journal
-from taskwatt.observations import Attempt, CodeSite
+from taskwatt.observations import Attempt, CodeSite, Publish
 from taskwatt.segments.reader import Drained
 from taskwatt.segments.records import decode
 from taskwatt.windows import Window
@@ -41,6 +42,8 @@ log = logging.getLogger("taskwatt")
 
 BATCH: Final = 512
 HISTORY_S: Final = 10.0
+HISTORY_IDLE_S: Final = 60.0
+"""The same while no attempt settles: nobody learns anything from a line that says what the last one said."""
 PROBE_S: Final = 5.0
 EXIT_S: Final = 1.5
 """Longest wait of a process's exit for a receiver that does not answer.
@@ -83,12 +86,20 @@ class Pipeline:
         self.resource = resource({"service.name": service.split("@", 1)[0], "service.instance.id": instance})
         self._factory = SpanFactory(self.resource, excluded=excluded, incident_of=incident_of, code_of=code_of)
         self._span_exporters: list[SpanExporter] = span_exporters(environ)
+        encoder = Encoder(self._factory)
+        direct = bool(self._span_exporters) and all(encoder.used_by(one) for one in self._span_exporters)
+        self._make: Callable[[Attempt | Publish], Told] = encoder.span if direct else self._factory.span
         self._interval_s = _milliseconds(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), 60.0)
         self._pushes: list[Push] = []
         self._history_push = Push(history.metric_exporter())
+        self._counted = False
+        """Do the histograms count for themselves?"""
         self._provider = self._make_provider(environ)
-        meter = (self._provider or otel_metrics.get_meter_provider()).get_meter("taskwatt")
-        self.instruments = Instruments(meter, observed)
+        meter = (self._provider or otel_metrics.get_meter_provider()).get_meter(SCOPE)
+        self.instruments = Instruments(meter, observed, counted=self._counted)
+        if self._counted:
+            for push in (*self._pushes, self._history_push):
+                push.counted = self.instruments.histograms
         self._incidents: list[tuple[Incident, Window]] = []
         self._incident_spans: deque[ReadableSpan] = deque()
         self._links: dict[str, tuple[int, int]] = {}
@@ -108,6 +119,7 @@ class Pipeline:
             return None
         self._pushes = [Push(one) for one in found if isinstance(one, MetricExporter)]
         pulled: list[MetricReader] = [one for one in found if not isinstance(one, MetricExporter)]
+        self._counted = not pulled and all(one.takes_counted for one in self._pushes)
         return MeterProvider([*pulled, *self._pushes, self._history_push], self.resource, shutdown_on_exit=False)
 
     @property
@@ -152,6 +164,7 @@ class Pipeline:
         next_metrics = time.monotonic() + self._interval_s
         next_history = time.monotonic() + HISTORY_S
         next_probe = 0.0
+        told = -1
         while not self._stopping:
             self._wake.wait(1.0)
             self._wake.clear()
@@ -160,18 +173,25 @@ class Pipeline:
                 if now >= next_probe:
                     self._probe()
                     next_probe = now + PROBE_S
-                with exporting():
-                    self._send_incidents()
-                    self._send_spans()
-                    if now >= next_metrics:
-                        self._collect()
-                        next_metrics = now + self._interval_s
-                    if now >= next_history:
-                        self._collect_history()
-                        next_history = now + HISTORY_S
+                settled = sum(one.last for one in self._journals)
+                history = now >= next_history + (HISTORY_IDLE_S - HISTORY_S if settled == told else 0.0)
+                if self._something_waits or now >= next_metrics or history:
+                    with exporting():
+                        self._send_incidents()
+                        self._send_spans()
+                        if now >= next_metrics:
+                            self._collect()
+                            next_metrics = now + self._interval_s
+                        if history:
+                            self._collect_history()
+                            next_history, told = now + HISTORY_S, settled
             except Exception as error:
                 self._report_failure(error)
         self._finish()
+
+    @property
+    def _something_waits(self) -> bool:
+        return bool(self._incidents or self._incident_spans or any(one.waiting for one in self._journals))
 
     def _finish(self) -> None:
         try:
@@ -215,21 +235,22 @@ class Pipeline:
                     return
                 journal.accept(spans=records[-1][0])
 
-    def _span(self, record: Drained) -> ReadableSpan | None:
+    def _span(self, record: Drained) -> Told | None:
         """None for a record without a span of ours, and for one whose bytes are no span's: that is counted."""
         try:
             observed = decode(record)
-            return self._factory.span(observed) if observed is not None and self._factory.wanted(observed) else None
+            return self._make(observed) if observed is not None and self._factory.wanted(observed) else None
         except Exception as error:
             self._drop_span(error)
             return None
 
-    def _encodable(self, spans: list[ReadableSpan]) -> list[ReadableSpan]:
+    def _encodable(self, spans: Sequence[Told]) -> Sequence[Told]:
         """Those of a refused batch that are not to blame."""
-        found: list[ReadableSpan] = []
+        found: list[Told] = []
         for span in spans:
             try:
-                encode_spans([span])
+                if isinstance(span, ReadableSpan):
+                    encode_spans([span])
             except Exception as error:
                 self._drop_span(error)
             else:
@@ -258,20 +279,21 @@ class Pipeline:
                 return
             self._incident_spans.popleft()
 
-    def _export(self, spans: list[ReadableSpan]) -> bool:
+    def _export(self, spans: Sequence[Told]) -> bool:
         """True when every exporter took them. Repeats after a failure carry the same ids.
 
         Without an exporter of our own they go to the provider that the user has set here, if any.
         Exporters answer a span that cannot be encoded like a receiver that is down. Such a one is dropped and counted:
         it must not hold up all that follow.
         """
+        known = cast(Sequence[ReadableSpan], spans)  # unless every exporter uses our encoder
         if not self._span_exporters and provider.is_set():
-            for span in spans:
+            for span in known:
                 provider.send(span)
             return True
         reason = ""
         try:
-            taken = all(exporter.export(spans) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
+            taken = all(exporter.export(known) is SpanExportResult.SUCCESS for exporter in self._span_exporters)
         except Exception as error:
             taken, reason = False, f" ({error})"
         if not taken:

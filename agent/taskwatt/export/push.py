@@ -7,8 +7,10 @@ would hold it while a receiver does not answer.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from opentelemetry.sdk.metrics import Histogram as SdkHistogram
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     MetricExporter,
@@ -16,11 +18,18 @@ from opentelemetry.sdk.metrics.export import (
     MetricReader,
     MetricsData,
 )
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation
+
+from taskwatt.export.histogram import Histogram, beside
 
 log = logging.getLogger("taskwatt")
 
+SCOPE: Final = "taskwatt"
+"""Of every metric of ours."""
+
 KEPT: Final = 64
 """Failed exports of deltas that are kept: an hour of the default interval."""
+_BUCKETS: Final = ExplicitBucketHistogramAggregation()
 
 
 class Push(MetricReader):
@@ -32,10 +41,13 @@ class Push(MetricReader):
 
     def __init__(self, exporter: MetricExporter) -> None:
         temporality = exporter._preferred_temporality  # pyright: ignore[reportPrivateUsage]  # as the SDK's readers do
-        super().__init__(
-            preferred_temporality=temporality,
-            preferred_aggregation=exporter._preferred_aggregation,  # pyright: ignore[reportPrivateUsage]
+        aggregation = exporter._preferred_aggregation  # pyright: ignore[reportPrivateUsage]
+        super().__init__(preferred_temporality=temporality, preferred_aggregation=aggregation)
+        self.takes_counted = (temporality or {}).get(SdkHistogram) is not AggregationTemporality.DELTA and isinstance(
+            (aggregation or {}).get(SdkHistogram, _BUCKETS), ExplicitBucketHistogramAggregation
         )
+        """Can a histogram that counts for itself say what this exporter wants to hear?"""
+        self.counted: Sequence[Histogram] = ()
         self._exporter = cast(Any, exporter)  # its stubs leave the types of keyword arguments out
         self._deltas = AggregationTemporality.DELTA in (temporality or {}).values()
         self._waiting: list[MetricsData] = []
@@ -57,6 +69,8 @@ class Push(MetricReader):
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:  # noqa: ARG002
         """Called by `collect`."""
+        if self.counted:
+            metrics_data = beside(metrics_data, SCOPE, self.counted)
         if not self._deltas:
             self._waiting.clear()
         self._waiting.append(metrics_data)

@@ -19,7 +19,7 @@ SCOPE = InstrumentationScope("taskwatt", __version__)
 HOT_ATTEMPT_S: Final = 0.1
 """CPU of one attempt from which its span carries the line where its task type burns."""
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_NO_SPAN = bytes(8)
+NO_SPAN: Final = bytes(8)
 _FAILED = frozenset({"failed", "cancelled"})
 _DESCRIPTIONS = {"REJECTED": "rejected", "REVOKED": "revoked", "FAILURE": "failed"}
 
@@ -41,7 +41,7 @@ class SpanFactory:
     ) -> None:
         self._resource = resource
         self._excluded = excluded
-        self._incident_of = incident_of
+        self.incident_of = incident_of
         self._code_of = code_of
 
     def wanted(self, observed: Attempt | Publish | None) -> bool:
@@ -74,7 +74,7 @@ class SpanFactory:
                 body_size=attempt.body_size,
             )
         )
-        incident = self._incident_of(attempt.task)
+        incident = self.incident_of(attempt.task)
         if incident is not None:
             attributes["taskwatt.incident.id"] = incident
         if attempt.cpu.total >= HOT_ATTEMPT_S:
@@ -85,7 +85,7 @@ class SpanFactory:
             for trace_id, span_id, extra in data.get("links") or ()
         ]
         events = [Event(name, extra, timestamp) for name, timestamp, extra in data.get("events") or ()]
-        end_ns = attempt.start_ns + int(attempt.duration_s * 1e9)
+        end_ns = attempt.end_ns
         exception = data.get("exception")
         if exception and attempt.outcome in _FAILED and not any(event.name == "exception" for event in events):
             events.append(
@@ -94,7 +94,7 @@ class SpanFactory:
         return ReadableSpan(
             name=data.get("name") or f"run/{attempt.task}",
             context=_context(attempt.trace_id, attempt.span_id),
-            parent=_context(attempt.trace_id, attempt.parent_span_id) if attempt.parent_span_id != _NO_SPAN else None,
+            parent=_context(attempt.trace_id, attempt.parent_span_id) if attempt.parent_span_id != NO_SPAN else None,
             resource=self._resource,
             attributes=attributes,
             events=events,
@@ -110,7 +110,7 @@ class SpanFactory:
         return ReadableSpan(
             name=f"apply_async/{publish.task}",
             context=_context(publish.trace_id, publish.span_id),
-            parent=_context(publish.trace_id, publish.parent_span_id) if publish.parent_span_id != _NO_SPAN else None,
+            parent=_context(publish.trace_id, publish.parent_span_id) if publish.parent_span_id != NO_SPAN else None,
             resource=self._resource,
             attributes=publish_attributes(publish.task, publish.task_id, publish.queue),
             kind=SpanKind.PRODUCER,

@@ -243,7 +243,8 @@ class SegmentReader:
             if attempt_no and zlib.crc32(raw[4:]) == crc:
                 if attempt_no <= max(self._last_attempt_no, self.progress().finished_no):
                     return None
-                record = self._resolve(0, raw[layout.IN_FLIGHT.size :])
+                payload = raw[layout.IN_FLIGHT.size :]
+                record = self._resolve(0, payload, Record.unpack(payload))
                 number, cpu_at_body = layout.BODY.unpack(self._bytes(layout.BODY_AT, layout.BODY.size))
                 begun = number == attempt_no and cpu_at_body >= cpu_at_start
                 return InFlight(attempt_no, cpu_at_start, children_at_start, cpu_at_body if begun else None, record)
@@ -306,12 +307,11 @@ class SegmentReader:
             return None
         record = Record.unpack(payload)
         self._last_attempt_no = max(self._last_attempt_no, record.attempt_no)
-        found = self._resolve(sequence, payload)
+        found = self._resolve(sequence, payload, record)
         self.spills_lost += bool(record.spill_length) and not found.user_data
         return found
 
-    def _resolve(self, sequence: int, payload: bytes) -> Drained:
-        record = Record.unpack(payload)
+    def _resolve(self, sequence: int, payload: bytes, record: Record) -> Drained:
         return Drained(
             self.name,
             sequence,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from typing import Any, Final, NamedTuple
 
 from taskwatt.observations import OUTCOMES, STATES, Attempt, Cpu, Publish
@@ -42,56 +41,34 @@ def decode(drained: Drained) -> Attempt | Publish | None:
     That is an unknown kind, outcome or state, and figures that no process can have: one infinite CPU time would
     spoil every sum it enters.
     """
-    record = Record.unpack(drained.payload)
-    cpu = Cpu(record.business, record.serialization, record.gc, record.framework, record.agent, record.subprocesses)
-    if not (0 <= record.start_ns < _MAX_NS and 0.0 <= record.duration < _MAX_S and abs(cpu.total) < _MAX_S):
+    # Once for each attempt, twice where it has a span: local names and positions take half of what attributes and
+    # keywords do.
+    (
+        kind, flags, _, packed_id, trace_id, span_id, parent_span_id, link_trace_id, link_span_id, start_ns, duration,
+        queue_wait, retry_delay, business, serialization, gc, framework, agent, subprocesses, _, body_size, max_rss,
+        retries, depth, nesting, _, args_hash, outcome, state, _, _, _,
+    ) = layout.RECORD.unpack(drained.payload)  # fmt: skip
+    total = business + serialization + gc + framework + agent + subprocesses
+    if not (0 <= start_ns < _MAX_NS and 0.0 <= duration < _MAX_S and abs(total) < _MAX_S):
         return None
-    if record.kind == layout.PUBLISH:
+    _, _, _, task, queue, publisher, user_data = drained
+    task_id = _spilled_id(user_data) if flags & layout.ID_SPILLED else _uuid(packed_id)
+    sampled, exported = bool(flags & layout.SAMPLED), bool(flags & layout.EXPORTED)
+    if kind == layout.PUBLISH:
+        retry = bool(flags & layout.RETRY_PUBLISH)
         return Publish(
-            task=drained.task,
-            task_id=_task_id(record, drained),
-            queue=drained.queue,
-            start_ns=record.start_ns,
-            duration_s=record.duration,
-            publisher=drained.publisher,
-            depth=record.depth,
-            retry=bool(record.flags & layout.RETRY_PUBLISH),
-            trace_id=record.trace_id,
-            span_id=record.span_id,
-            parent_span_id=record.parent_span_id,
-            sampled=bool(record.flags & layout.SAMPLED),
-            exported=bool(record.flags & layout.EXPORTED),
-        )
-    if record.kind != layout.ATTEMPT or record.outcome >= len(OUTCOMES) or record.state >= len(STATES):
+            task, task_id, queue, start_ns, duration, publisher, depth, retry, trace_id, span_id, parent_span_id,
+            sampled, exported,
+        )  # fmt: skip
+    if kind != layout.ATTEMPT or outcome >= len(OUTCOMES) or state >= len(STATES):
         return None
     return Attempt(
-        task=drained.task,
-        task_id=_task_id(record, drained),
-        outcome=OUTCOMES[record.outcome],
-        state=STATES[record.state],
-        start_ns=record.start_ns,
-        duration_s=record.duration,
-        queue=drained.queue,
-        queue_wait_s=_known(record.queue_wait),
-        cpu=cpu,
-        retries=record.retries,
-        nesting=record.nesting,
-        redelivered=bool(record.flags & layout.REDELIVERED),
-        retry_delay_s=_known(record.retry_delay),
-        depth=record.depth,
-        args_hash=record.args_hash,
-        body_size=min(record.body_size, _MAX_SIZE),
-        max_rss=min(record.max_rss, _MAX_SIZE),
-        trace_id=record.trace_id,
-        span_id=record.span_id,
-        parent_span_id=record.parent_span_id,
-        link_trace_id=record.link_trace_id,
-        link_span_id=record.link_span_id,
-        sampled=bool(record.flags & layout.SAMPLED),
-        exported=bool(record.flags & layout.EXPORTED),
-        user_data=drained.user_data,
-        expected=bool(record.flags & layout.EXPECTED),
-    )
+        task, task_id, OUTCOMES[outcome], STATES[state], start_ns, duration, queue, _known(queue_wait),
+        Cpu(business, serialization, gc, framework, agent, subprocesses), retries, nesting,
+        bool(flags & layout.REDELIVERED), _known(retry_delay), depth, args_hash, min(body_size, _MAX_SIZE),
+        min(max_rss, _MAX_SIZE), trace_id, span_id, parent_span_id, link_trace_id, link_span_id, sampled, exported,
+        user_data, bool(flags & layout.EXPECTED),
+    )  # fmt: skip
 
 
 def killed(
@@ -167,10 +144,10 @@ def _known(seconds: float) -> float | None:
     return seconds if abs(seconds) < _MAX_S else None
 
 
-def _task_id(record: Record, drained: Drained) -> str:
-    if record.flags & layout.ID_SPILLED:
-        return _spilled_id(drained.user_data)
-    return str(uuid.UUID(bytes=record.task_id))
+def _uuid(packed: bytes) -> str:
+    """As `str(uuid.UUID(bytes=packed))`, in a fifth of its time."""
+    text = packed.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _spilled_id(data: bytes) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +51,8 @@ class _Sample:
     """(stolen, all) ticks of all CPUs since boot."""
     idle: tuple[frozenset[int], float] | None
     """The CPUs that own processes may run on, and the seconds that those have been idle since boot."""
+    waited: tuple[float, float] | None = None
+    """(own excess, shortfall) since the sample before, in CPU seconds; None where one is unknown."""
 
 
 class Capacity:
@@ -94,16 +95,17 @@ class Capacity:
         self._cpu += sum(used.values())
         self._last_ticks = clocks.uptime_ticks(self._proc)
         steal, idle = _machine(self._proc, self._allowed)
+        sample = _Sample(
+            at=now,
+            cpu=self._cpu if used or not pids else None,
+            delay=self._delay if self._delay_known else None,
+            used={pid: spent for pid, spent in used.items() if spent > 0},
+            throttling=self._quota.throttling() if self._quota_cpus is not None else {},
+            steal=steal,
+            idle=idle,
+        )
         self._samples.append(
-            _Sample(
-                at=now,
-                cpu=self._cpu if used or not pids else None,
-                delay=self._delay if self._delay_known else None,
-                used={pid: spent for pid, spent in used.items() if spent > 0},
-                throttling=self._quota.throttling() if self._quota_cpus is not None else {},
-                steal=steal,
-                idle=idle,
-            )
+            replace(sample, waited=self._waited(self._samples[-1], sample)) if self._samples else sample
         )
         while self._samples[0].at < now - KEEP_S:
             self._samples.popleft()
@@ -116,32 +118,28 @@ class Capacity:
         inside = [sample for sample in self._samples if sample.at >= last.at - seconds - 1e-6]
         first = inside[0] if len(inside) > 1 else self._samples[-2]
         span = last.at - first.at
-        excess, shortfall = self._waiting([first, *(sample for sample in inside if sample.at > first.at)])
+        steps = [sample for sample in inside if sample.at > first.at] or [last]
+        waited = [one.waited for one in steps if one.waited is not None] if span > 0 else []
+        known = bool(waited) and len(waited) == len(steps)
         return HostWindow(
             effective_cpus=self._cpus,
             own_cpu=_rate(first.cpu, last.cpu, span),
             own_run_delay=_rate(first.delay, last.delay, span),
             throttled_ratio=_throttled(first.throttling, last.throttling),
             steal_ratio=_stolen(first.steal, last.steal),
-            runnable_processes=_runnable([s for s in inside if s.at > first.at] or [last], span),
+            runnable_processes=_runnable(steps, span),
             idle_cpus=_idle(first, last),
-            summed_excess=excess,
-            summed_shortfall=shortfall,
+            summed_excess=sum(excess for excess, _ in waited) / span if known else None,
+            summed_shortfall=sum(shortfall for _, shortfall in waited) / span if known else None,
         )
 
-    def _waiting(self, samples: Sequence[_Sample]) -> tuple[float | None, float | None]:
-        """(own excess, shortfall) from one sample to the next, averaged over them; None where one is unknown."""
-        excess = shortfall = 0.0
-        for before, after in pairwise(samples):
-            span = after.at - before.at
-            cpu, delay = _rate(before.cpu, after.cpu, span), _rate(before.delay, after.delay, span)
-            step = HostWindow(self._cpus, cpu, delay, idle_cpus=_idle(before, after))
-            if step.own_excess is None or step.shortfall is None:
-                return None, None
-            excess += step.own_excess * span
-            shortfall += step.shortfall * span
-        span = samples[-1].at - samples[0].at
-        return (excess / span, shortfall / span) if span > 0 else (None, None)
+    def _waited(self, before: _Sample, after: _Sample) -> tuple[float, float] | None:
+        span = after.at - before.at
+        cpu, delay = _rate(before.cpu, after.cpu, span), _rate(before.delay, after.delay, span)
+        step = HostWindow(self._cpus, cpu, delay, idle_cpus=_idle(before, after))
+        if step.own_excess is None or step.shortfall is None:
+            return None
+        return step.own_excess * span, step.shortfall * span
 
     @property
     def total_run_delay(self) -> float | None:

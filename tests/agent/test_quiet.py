@@ -1,0 +1,94 @@
+"""An agent of which nothing is to be said spends little, and misses nothing that begins."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskwatt import agent as module
+from taskwatt.agent import QUIET_EVERY_S, WINDOWS, Agent
+from taskwatt.report.freshness import STALE_S
+from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
+from taskwatt.settings import Settings
+from tests.support.segments import finish, record
+
+
+class Worker:
+    """An agent that ticks by hand, once a second, and the segment of a child."""
+
+    def __init__(self, folder: Path) -> None:
+        runtime, _ = RuntimeDirectory.open(folder)
+        self.directory: AgentDirectory = runtime.agent(os.getpid())
+        own = SegmentWriter(self.directory.owner_segment, layout.OWNER, "worker")
+        self.child = SegmentWriter(self.directory.child_segment(os.getpid()), layout.CHILD, "worker")
+        settings = Settings.from_environ({})
+        self.agent = Agent(runtime, self.directory, own, settings, "worker", "shop@here", {}, lambda _: None, dict)
+        self.now = 1000.0
+
+    def tick(self, seconds: int = 1) -> Any:
+        """The document after so many ticks."""
+        for _ in range(seconds):
+            self.now += 1.0
+            self.agent.tick(self.now)
+        return json.loads(self.directory.latest.read_bytes())
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    monkeypatch.setattr(module, "QUIET_CORES", 1e9)  # this process does more than wait
+    worker = Worker(tmp_path / "taskwatt")
+    yield worker
+    worker.agent.give_back_descriptors()
+    worker.child.close()
+
+
+def written(worker: Worker, seconds: int) -> int:
+    """How often the document was written in so many ticks."""
+    before = json.loads(worker.directory.latest.read_bytes())["agent"]["updated_ns"]
+    return len({worker.tick()["agent"]["updated_ns"] for _ in range(seconds)} - {before})
+
+
+def test_a_young_agent_and_one_that_has_worked_are_judged_every_second(worker: Worker) -> None:
+    worker.tick()
+    assert written(worker, 30) == 30
+    finish(worker.child, 1)
+    assert written(worker, max(WINDOWS)) == max(WINDOWS)
+
+
+def test_a_quiet_one_is_judged_often_enough_to_be_fresh(worker: Worker) -> None:
+    worker.tick(2 * max(WINDOWS) + 2)
+    assert written(worker, 40) == 40 / QUIET_EVERY_S
+    assert QUIET_EVERY_S < STALE_S / 2
+
+
+def test_a_quiet_one_still_says_when_it_last_lived(worker: Worker) -> None:
+    """By the time of its file: what recovers a dead agent's attempts takes that for their end."""
+    worker.tick(2 * max(WINDOWS) + 2)
+    for _ in range(int(QUIET_EVERY_S)):
+        os.utime(worker.directory.latest, (1, 1))
+        worker.tick()
+        assert worker.directory.latest.stat().st_mtime > 1
+
+
+def test_what_ends_in_a_quiet_worker_is_told_at_the_next_tick(worker: Worker) -> None:
+    for quiet in range(1, int(QUIET_EVERY_S) + 1):
+        worker.tick(2 * max(WINDOWS) + quiet)
+        finish(worker.child, quiet, task=f"task {quiet}", cpu_at_exit=float(quiet))
+        assert f"task {quiet}" in {row["task"] for row in worker.tick()["ledger"]["rows"]}
+
+
+def test_what_begins_in_a_quiet_worker_is_judged_from_the_next_tick_on(worker: Worker) -> None:
+    worker.tick(2 * max(WINDOWS) + 2)
+    worker.child.begin(record(task=worker.child.string("slow")), 1, 0.0, 0.0)
+    assert written(worker, 10) == 10
+
+
+def test_a_worker_that_burns_cpu_without_a_task_is_not_quiet(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.tick(2 * max(WINDOWS) + 2)
+    monkeypatch.setattr(module, "QUIET_CORES", 0.0)
+    assert written(worker, 10) == 10
