@@ -194,10 +194,11 @@ class Agent:
         windows = {float(seconds): self._window_of(seconds, collected.live) for seconds in WINDOWS}
         self._window = windows[float(WINDOWS[0])]
         findings = rules.evaluate(windows)
-        for transition in self._incidents.observe(findings, self._window.host.effective_cpus):
+        transitions = self._incidents.observe(findings, self._window.host.effective_cpus)
+        self._incident_ids = {one.finding.task: one.id for one in self._incidents.active if one.finding.task}
+        for transition in transitions:
             self._pipeline.tell(transition, self._window)
             self._verdicts_at = 0.0
-        self._incident_ids = {one.finding.task: one.id for one in self._incidents.active if one.finding.task}
         self._code.look(now, self._window, collected.live, self._cores)
         self._document = document(
             windows=windows,
