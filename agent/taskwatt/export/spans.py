@@ -39,7 +39,7 @@ class SpanFactory:
         excluded: Callable[[str], bool],
         incident_of: Callable[[str], str | None],
         code_of: Callable[[str], CodeSite | None],
-        keep: Callable[[Attempt, bool], bool] = lambda *_: False,
+        keep: Callable[[Attempt, bool], bool] = lambda _attempt, _in_incident: False,
     ) -> None:
         self._resource = resource
         self._excluded = excluded
