@@ -32,6 +32,7 @@ class Backend:
     """One program; `stop` and `start` keep its ports."""
 
     name: str
+    patience_s = 30.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.name
@@ -71,7 +72,7 @@ class Backend:
     def stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            stop(process, 30)
+            stop(process, self.patience_s)
 
     @property
     def log(self) -> str:
@@ -105,6 +106,8 @@ class JaegerSpan:
 
 class Jaeger(Backend):
     name = "jaeger"
+    patience_s = 1.0
+    """It keeps nothing, and would wait 10 s for connections that nobody uses."""
 
     def __init__(self, folder: Path, prometheus: str) -> None:
         super().__init__(folder)
@@ -157,6 +160,13 @@ class Jaeger(Backend):
             if error.code == 404:
                 return []
             raise
+
+    def calls(self, service: str, kind: str) -> float:
+        """Calls a second of the Monitor tab, the newest."""
+        query = {"service": service, "spanKind": kind, "step": "5000", "ratePer": "60000", "lookback": "60000"}
+        found = fetch(f"{self.url}/api/metrics/calls", quantile="0.95", **query)["metrics"]
+        points = [point for one in found for point in one["metricPoints"]]
+        return max((float(one["gaugeValue"].get("doubleValue") or 0) for one in points), default=0.0)
 
     def has(self, trace_id: str, span_id: str) -> bool:
         return any(span.span_id == span_id for span in self.trace(trace_id))
@@ -221,12 +231,14 @@ class Prometheus(Backend):
     def metrics(self) -> list[str]:
         return sorted(fetch(f"{self.url}/api/v1/label/__name__/values")["data"])
 
-    def alerts(self) -> dict[str, set[str]]:
-        """Names of pending and firing alerts."""
-        found: dict[str, set[str]] = {}
-        for one in fetch(f"{self.url}/api/v1/alerts")["data"]["alerts"]:
-            found.setdefault(one["state"], set()).add(one["labels"]["alertname"])
-        return found
+    def firing(self, job: str = "") -> set[str]:
+        """Names of alerts that fire, of any job unless one is given."""
+        alerts = fetch(f"{self.url}/api/v1/alerts")["data"]["alerts"]
+        return {
+            one["labels"]["alertname"]
+            for one in alerts
+            if one["state"] == "firing" and (not job or one["labels"].get("job") == job)
+        }
 
 
 class Collector(Backend):

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from tests.support.tasks import app, burn_for
 
 TYPES = 500
+
+
+@app.task(name="tests.charge", bind=True, max_retries=None)
+def charge(self: Any, until: float, burn_s: float = 0.002) -> None:
+    """The provider is down until then, and each attempt is followed by the next one at once."""
+    burn_for(burn_s)
+    if time.time() < until:
+        raise self.retry(countdown=0)
 
 
 @app.task(name="tests.order")
@@ -21,7 +32,7 @@ def pack() -> None:
 
 
 @app.task(name="tests.bill", bind=True, max_retries=3)
-def bill(self) -> None:  # type: ignore[no-untyped-def]
+def bill(self: Any) -> None:
     """Is refused twice before it goes through."""
     burn_for(0.01)
     if self.request.retries < 2:
