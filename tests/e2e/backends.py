@@ -247,8 +247,8 @@ class Collector(Backend):
     def __init__(self, folder: Path, jaeger: str, prometheus: str, *, keep_all: bool = False) -> None:
         """`jaeger` and `prometheus`: their OTLP endpoints. `keep_all`: every trace, so that they can be counted."""
         super().__init__(folder)
-        policies = "[{name: all, type: always_sample}]"
-        self._more = [f"--config=yaml:processors::tail_sampling::policies: {policies}"] if keep_all else []
+        everything = "{policies: [{name: all, type: always_sample}], decision_wait: 1s}"
+        self._more = [f"--config=yaml:processors::tail_sampling: {everything}"] if keep_all else []
         self.url = f"http://127.0.0.1:{free_port()}"
         self._grpc = f"127.0.0.1:{free_port()}"
         self._own = free_port()
