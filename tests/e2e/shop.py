@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from opentelemetry import trace
+
 from tests.support.tasks import app, burn_for
 
 TYPES = 500
@@ -37,6 +39,12 @@ def bill(self: Any) -> None:
     burn_for(0.01)
     if self.request.retries < 2:
         raise self.retry(countdown=0.2)
+
+
+@app.task(name="tests.talk")
+def talk() -> None:
+    """Tells its span more than there is room for when many do so at a time."""
+    trace.get_current_span().set_attributes({f"users.{number}": "word" * 50 for number in range(30)})
 
 
 def _a_type(number: int) -> None:

@@ -53,6 +53,24 @@ def test_a_backlog_that_ages_raises_the_alert_and_one_that_drains_does_not(
     slow.app.control.purge()
 
 
+def test_telemetry_that_is_dropped_raises_the_alert_and_what_has_room_does_not(
+    backends: Backends, start_shop: Callable[..., Worker]
+) -> None:
+    terse, wordy = (start_shop(backends, name, options=("--concurrency", "1")) for name in ("terse", "wordy"))
+
+    def rose() -> bool:
+        for _ in range(100):
+            wordy.send("talk")
+        terse.send("talk")
+        return "TaskwattDropsTelemetry" in backends.prometheus.firing("wordy")
+
+    wait_for(rose, 60, "the alert")
+    dropped = backends.prometheus.query('taskwatt_agent_dropped_total{job="wordy"} > 0')
+    assert [dict(labels)["reason"] for labels in dropped] == ["span_data"]
+    assert "TaskwattDropsTelemetry" not in backends.prometheus.firing("terse")
+    wordy.app.control.purge()
+
+
 def wait_for_value(backends: Backends, expression: str) -> float:
     wait_for(lambda: backends.prometheus.value(expression), 30, expression)
     return backends.prometheus.value(expression)

@@ -38,6 +38,10 @@ def documented(pattern: str, name: str) -> list[str]:
     return [one.strip() for one in found]
 
 
+def short(text: str) -> str:
+    return " ".join(text.split())[-60:]
+
+
 @dataclass
 class Storm:
     backends: Backends
@@ -86,7 +90,7 @@ def test_its_metrics_are_in_prometheus_and_the_alerts_fire(storm: Storm) -> None
     print(f"{prometheus.value(share):.0f} retried attempts a second")
 
 
-@pytest.mark.parametrize("query", documented(r"```promql\n(.*?)```", "prometheus.md"))
+@pytest.mark.parametrize("query", documented(r"```promql\n(.*?)```", "prometheus.md"), ids=short)
 def test_the_query_of_the_docs_has_an_answer_in_prometheus(storm: Storm, query: str) -> None:
     asked = query.replace('job="shop"', f'job="{SERVICE}"').replace("[3m]", "[20s]")
     if "queue_wait" in query:
@@ -94,7 +98,7 @@ def test_the_query_of_the_docs_has_an_answer_in_prometheus(storm: Storm, query: 
     wait_for(lambda: storm.backends.prometheus.query(asked), 30, query)
 
 
-@pytest.mark.parametrize("command", documented(r"^(curl .*?)$", "jaeger.md"))
+@pytest.mark.parametrize("command", documented(r"^(curl .*?)$", "jaeger.md"), ids=short)
 def test_the_search_of_the_docs_has_an_answer_in_jaeger(storm: Storm, command: str) -> None:
     asked = command.replace("http://127.0.0.1:16686", storm.backends.jaeger.url).replace("=shop", f"={SERVICE}")
     assert json.loads(subprocess.check_output(shlex.split(asked)))["data"]
