@@ -101,6 +101,31 @@ def test_the_lists_stay_as_short_as_the_task_types_with_ten_thousand_ids(
     }
 
 
+def test_without_a_collector_jaeger_and_prometheus_take_what_they_are_sent(
+    backends: Backends, start_shop: Callable[..., Worker]
+) -> None:
+    traced = start_shop(
+        backends,
+        "traced",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{backends.jaeger.otlp}",
+        OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+        OTEL_METRICS_EXPORTER="none",
+    )
+    metered = start_shop(
+        backends,
+        "metered",
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{backends.prometheus.otlp}/v1/metrics",
+    )
+    for worker in (traced, metered):
+        for _ in range(7):
+            worker.send("burn", 0.001)
+    wait_for(lambda: len(backends.jaeger.search("traced", "run/tests.burn")) == 7, 30, "the traces")
+    wait_for(lambda: backends.prometheus.value('celery_task_attempts_total{job="metered"}') == 7, 30, "the metrics")
+    assert "metered" not in backends.jaeger.services
+    assert not backends.prometheus.query('celery_task_attempts_total{job="traced"}')
+
+
 PROMISED = {
     "taskwatt_cpu_time_seconds_total": {
         "taskwatt_task_name",
