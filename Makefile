@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test demo check bench faults clean
+.PHONY: test demo check bench faults e2e clean
 .NOTPARALLEL:
 
 test: $(VENV)/.dev
@@ -28,6 +28,10 @@ bench: $(VENV)/.dev
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
+
+e2e: $(VENV)/.dev
+	$(BIN)/python -m tests.e2e.programs
+	$(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

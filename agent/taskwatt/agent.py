@@ -224,10 +224,11 @@ class Agent:
         self._window = windows[float(WINDOWS[0])]
         findings = rules.evaluate(windows)
         self._found = any(finding.found for finding in findings)
-        for transition in self._incidents.observe(findings, self._window.host.effective_cpus):
+        transitions = self._incidents.observe(findings, self._window.host.effective_cpus)
+        self._incident_ids = {one.finding.task: one.id for one in self._incidents.active if one.finding.task}
+        for transition in transitions:
             self._pipeline.tell(transition, self._window)
             self._verdicts_at = 0.0
-        self._incident_ids = {one.finding.task: one.id for one in self._incidents.active if one.finding.task}
         self._code.look(now, self._window, live, self._cores)
         self._document = document(
             windows=windows,

@@ -75,7 +75,7 @@ def test_a_span_from_a_template_is_the_one_the_sdk_would_have_encoded(factory: S
     told = [encoder.span(one) for one in attempts]
     for one, span in zip(attempts, told, strict=True):
         assert encoder.request([span]) == encode_spans([factory.span(one)])
-    assert sum(isinstance(span, Span) for span in told) > 1000
+    assert sum(isinstance(span, Span) for span in told) > 300
 
 
 def test_one_request_holds_spans_of_either_making(factory: SpanFactory) -> None:

@@ -12,13 +12,16 @@ import pytest
 from taskwatt.export.history import HistoryWriter
 from taskwatt.export.pipeline import Pipeline
 from taskwatt.gauges import Reading
+from taskwatt.incidents import Incident, Transition
 from taskwatt.journal import Journal
-from taskwatt.observations import ProcessClass
+from taskwatt.observations import OUTCOMES, ProcessClass
+from taskwatt.rules import Finding
 from taskwatt.segments.reader import Drained
+from taskwatt.windows import HostWindow, Window
 from taskwatt.windows.ledger import Ledger
 from tests.support.processes import wait_for
 from tests.support.receiver import Receiver
-from tests.support.segments import record
+from tests.support.segments import START_NS, record
 
 
 class Idle:
@@ -73,4 +76,34 @@ def test_records_that_cannot_be_told_are_dropped_counted_and_passed(
     assert idle.dropped == {"span": 1}
     (line,) = [one.getMessage() for one in caplog.records if one.name == "taskwatt"]
     assert line.startswith("taskwatt dropped a span that cannot be encoded")
+    journal.close()
+
+
+def test_an_incident_links_to_attempts_that_are_marked_and_sent_before_it(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+    journal = Journal(tmp_path)
+    useful = [record(span_id=number.to_bytes(8, "big"), outcome=OUTCOMES.index("useful")) for number in range(1, 9)]
+    journal.append([Drained("a/b", number, one, "shop.charge", "", "", b"") for number, one in enumerate(useful, 1)])
+    pipeline = Pipeline(
+        Idle(),
+        journal,
+        HistoryWriter(tmp_path / "history", "agent"),
+        service="shop",
+        excluded=lambda _: False,
+        incident_of=lambda _: "inc-1",
+        code_of=lambda _: None,
+        environ=os.environ,
+    )
+    told = Finding("never_settles", "found", "worker", "A sentence.", task="shop.charge", wasted_cores=1.0)
+    incident = Incident("inc-1", "print", told, "critical", START_NS, START_NS, 1, "opened")
+    window = Window(10.0, "worker", (), HostWindow(2, 1.0, 0.0), cpu_total=9.0, cpu_none=0.0, cpu_unattributed=0.0)
+    pipeline.tell(Transition("opened", incident), window)
+    pipeline.start()
+    wait_for(lambda: receiver.named("taskwatt.finding never_settles"), what="the incident")
+    pipeline.stop()
+    (marked,) = [one for one in receiver.named("run/shop.charge") if "taskwatt.keep" in one.attributes]
+    (span,) = receiver.named("taskwatt.finding never_settles")
+    assert span.links == ((marked.trace_id, marked.span_id),)
     journal.close()

@@ -76,9 +76,11 @@ def test_an_attempt_becomes_a_consumer_span_of_the_public_contract(factory: Span
         "taskwatt.task.attempt": 4,
         "taskwatt.task.outcome": "retried",
         "taskwatt.cpu.time": 1.5,
+        "taskwatt.cpu.time_bucket": "1s-10s",
         "taskwatt.cpu.serialization_time": 0.5,
         "taskwatt.task.redelivered": True,
         "taskwatt.queue.wait": -0.5,
+        "taskwatt.queue.wait_bucket": "<1ms",
         "taskwatt.memory.max_rss": 200,
         "taskwatt.incident.id": "inc-1",
     }

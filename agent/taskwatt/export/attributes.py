@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from math import inf
+from typing import Any, Final
 
 from opentelemetry.trace import Span, Status, StatusCode
 
@@ -13,6 +14,16 @@ from taskwatt.rules import Finding
 from taskwatt.windows import Window
 
 Value = str | bool | int | float | Sequence[str] | Sequence[float] | Sequence[int]
+
+SECONDS: Final = (
+    (0.001, "<1ms"), (0.01, "1ms-10ms"), (0.1, "10ms-100ms"), (1.0, "100ms-1s"), (10.0, "1s-10s"), (inf, ">=10s"),
+)  # fmt: skip
+_CORES: Final = ((0.1, "<0.1"), (0.5, "0.1-0.5"), (1.0, "0.5-1"), (2.0, "1-2"), (4.0, "2-4"), (inf, ">=4"))
+
+
+def bucket(value: float, below: Sequence[tuple[float, str]]) -> str:
+    """The number once more, as a word to search for: Jaeger finds tags by exact match only."""
+    return next((word for limit, word in below if value < limit), below[-1][1])
 
 
 def attempt_attributes(
@@ -40,11 +51,13 @@ def attempt_attributes(
         "taskwatt.task.attempt": attempt,
         "taskwatt.task.outcome": outcome,
         "taskwatt.cpu.time": cpu_s,
+        "taskwatt.cpu.time_bucket": bucket(cpu_s, SECONDS),
         "taskwatt.cpu.serialization_time": serialization_s,
         "taskwatt.task.redelivered": redelivered,
     }
     if queue_wait_s is not None:
         found["taskwatt.queue.wait"] = queue_wait_s
+        found["taskwatt.queue.wait_bucket"] = bucket(queue_wait_s, SECONDS)
     if max_rss:
         found["taskwatt.memory.max_rss"] = max_rss
     return found
@@ -89,6 +102,7 @@ def incident_attributes(incident: Incident, window: Window) -> dict[str, Value]:
         "taskwatt.process.class": finding.process_class,
         "taskwatt.cpu.total_cores": window.total_cores,
         "taskwatt.cpu.wasted_cores": finding.wasted_cores,
+        "taskwatt.cpu.wasted_cores_bucket": bucket(finding.wasted_cores, _CORES),
         "taskwatt.cpu.useful_ratio": useful / cpu,
         "taskwatt.cpu.unattributed_ratio": window.cpu_unattributed / cpu,
         "taskwatt.evidence.metric": [one.metric for one in finding.evidence],

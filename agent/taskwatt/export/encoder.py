@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from taskwatt.export.attributes import SECONDS, bucket
 from taskwatt.export.spans import HOT_ATTEMPT_S, NO_SPAN, SpanFactory
 from taskwatt.observations import Attempt, Publish
 
@@ -73,6 +74,9 @@ class Encoder:
     def span(self, observed: Attempt | Publish) -> Told:
         if isinstance(observed, Publish) or observed.user_data or observed.cpu.total >= HOT_ATTEMPT_S:
             return self._factory.span(observed)
+        incident = self._factory.incident_of(observed.task)
+        if self._factory.keep(observed, incident is not None):
+            return self._factory.span(observed)
         kind = (
             observed.task,
             observed.state,
@@ -80,11 +84,12 @@ class Encoder:
             observed.queue,
             observed.redelivered,
             observed.expected,
-            observed.queue_wait_s is None,
+            None if observed.queue_wait_s is None else bucket(observed.queue_wait_s, SECONDS),
+            bucket(observed.cpu.total, SECONDS),
             observed.max_rss == 0,
             observed.parent_span_id == NO_SPAN,
             observed.link_span_id == NO_SPAN,
-            self._factory.incident_of(observed.task),
+            incident,
         )
         template = self._templates.get(kind)
         if template is None:

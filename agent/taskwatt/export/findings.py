@@ -6,6 +6,7 @@ found by nobody while the incident lasts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import getrandbits
 
 from opentelemetry.sdk.resources import Resource
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from taskwatt.export.attributes import incident_attributes
+from taskwatt.export.span import Ids, span_context
 from taskwatt.export.spans import SCOPE
 from taskwatt.incidents import Incident
 from taskwatt.windows import Window
@@ -21,13 +23,18 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 def incident_span(
-    incident: Incident, window: Window, resource: Resource, previous: tuple[int, int] | None
+    incident: Incident,
+    window: Window,
+    resource: Resource,
+    previous: tuple[int, int] | None,
+    evidence: Iterable[Ids] = (),
 ) -> ReadableSpan:
     """The span `taskwatt.finding <cause>` of one segment; ERROR from warning up.
 
-    `previous`: ids of the segment before.
+    `previous`: ids of the segment before; the first link, if there is one. `evidence`: ids of attempts that are kept.
     """
     links = [Link(SpanContext(*previous, False, _SAMPLED))] if previous else []
+    links += [Link(span_context(ids, _SAMPLED)) for ids in evidence]
     bad = incident.severity != "info" and incident.state != "resolved"
     return ReadableSpan(
         name=f"taskwatt.finding {incident.finding.cause}",

@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from taskwatt.export import provider
 from taskwatt.export.encoder import Encoder, Told
+from taskwatt.export.evidence import Evidence
 from taskwatt.export.exporters import exporting, metric_exporters, resource, span_exporters
 from taskwatt.export.findings import incident_span
 from taskwatt.export.history import HistoryWriter
@@ -84,7 +85,10 @@ class Pipeline:
         self._probes: list[Probe] = []
         instance = f"{socket.gethostname()}/{service}"
         self.resource = resource({"service.name": service.split("@", 1)[0], "service.instance.id": instance})
-        self._factory = SpanFactory(self.resource, excluded=excluded, incident_of=incident_of, code_of=code_of)
+        self._evidence = Evidence(time.monotonic)
+        self._factory = SpanFactory(
+            self.resource, excluded=excluded, incident_of=incident_of, code_of=code_of, keep=self._evidence.keep
+        )
         self._span_exporters: list[SpanExporter] = span_exporters(environ)
         encoder = Encoder(self._factory)
         direct = bool(self._span_exporters) and all(encoder.used_by(one) for one in self._span_exporters)
@@ -177,6 +181,8 @@ class Pipeline:
                 history = now >= next_history + (HISTORY_IDLE_S - HISTORY_S if settled == told else 0.0)
                 if self._something_waits or now >= next_metrics or history:
                     with exporting():
+                        if not self._refused:
+                            self._send_spans()  # first, so that an incident finds its evidence there
                         self._send_incidents()
                         self._send_spans()
                         if now >= next_metrics:
@@ -265,7 +271,8 @@ class Pipeline:
     def _send_incidents(self) -> None:
         while self._incidents:
             incident, window = self._incidents.pop(0)
-            span = incident_span(incident, window, self.resource, self._links.get(incident.id))
+            evidence = self._evidence.of(incident.finding.task)
+            span = incident_span(incident, window, self.resource, self._links.get(incident.id), evidence)
             self._history.incident(span)
             if span.context is not None:
                 self._links[incident.id] = (span.context.trace_id, span.context.span_id)

@@ -28,7 +28,8 @@ class SpanFactory:
     """Makes spans of one resource.
 
     `excluded` says which task names stay out of spans; the ledger has them all the same. `incident_of` and `code_of`
-    tell what is known about a task now: its open incident's id, and the line where it burns.
+    tell what is known about a task now: its open incident's id, and the line where it burns. `keep`, given an attempt
+    and whether an incident is open, says which spans are marked for samplers.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class SpanFactory:
         excluded: Callable[[str], bool],
         incident_of: Callable[[str], str | None],
         code_of: Callable[[str], CodeSite | None],
+        keep: Callable[[Attempt, bool], bool] = lambda _attempt, _in_incident: False,
     ) -> None:
         self._resource = resource
         self._excluded = excluded
         self.incident_of = incident_of
         self._code_of = code_of
+        self.keep = keep
 
     def wanted(self, observed: Attempt | Publish | None) -> bool:
         return observed is not None and observed.sampled and not observed.exported and not self._excluded(observed.task)
@@ -77,6 +80,8 @@ class SpanFactory:
         incident = self.incident_of(attempt.task)
         if incident is not None:
             attributes["taskwatt.incident.id"] = incident
+        if self.keep(attempt, incident is not None):
+            attributes["taskwatt.keep"] = True
         if attempt.cpu.total >= HOT_ATTEMPT_S:
             attributes.update(code_attributes(self._code_of(attempt.task)))
         links = [Link(_context(attempt.link_trace_id, attempt.link_span_id))] if any(attempt.link_span_id) else []

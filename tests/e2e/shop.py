@@ -1,0 +1,59 @@
+"""What workers of the end-to-end tests run: the tasks of the other tests, a request that goes on, 500 task types."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from opentelemetry import trace
+
+from tests.support.tasks import app, burn_for
+
+TYPES = 500
+
+
+@app.task(name="tests.charge", bind=True, max_retries=None)
+def charge(self: Any, until: float, burn_s: float = 0.002) -> None:
+    """The provider is down until then, and each attempt is followed by the next one at once."""
+    burn_for(burn_s)
+    if time.time() < until:
+        raise self.retry(countdown=0)
+
+
+@app.task(name="tests.order")
+def order() -> None:
+    """One request that goes on in two more tasks."""
+    burn_for(0.02)
+    app.send_task("tests.pack")
+    app.send_task("tests.bill")
+
+
+@app.task(name="tests.pack")
+def pack() -> None:
+    burn_for(0.03)
+
+
+@app.task(name="tests.bill", bind=True, max_retries=3)
+def bill(self: Any) -> None:
+    """Is refused twice before it goes through."""
+    burn_for(0.01)
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.2)
+
+
+@app.task(name="tests.talk")
+def talk() -> None:
+    """Tells its span more than there is room for when many do so at a time."""
+    trace.get_current_span().set_attributes({f"users.{number}": "word" * 50 for number in range(30)})
+
+
+def _a_type(number: int) -> None:
+    @app.task(name=f"tests.type_{number:03d}")
+    def run(*_: object) -> None:
+        """Nothing."""
+
+
+for _number in range(TYPES):
+    _a_type(_number)
+
+__all__ = ["app"]
