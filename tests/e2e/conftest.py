@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.backends import Collector, Jaeger, Prometheus
 from tests.e2e.programs import go
+from tests.e2e.storm import Storm
 from tests.support.brokers import RedisServer
 from tests.support.worker import Worker
 
@@ -33,7 +34,7 @@ class Backends:
 
 
 @contextmanager
-def running(folder: Path, *, keep_all: bool = False) -> Iterator[Backends]:
+def all_running(folder: Path, *, keep_all: bool = False) -> Iterator[Backends]:
     """All three; `keep_all`: the collector keeps every trace."""
     prometheus = Prometheus(folder)
     jaeger = Jaeger(folder, prometheus.url)
@@ -51,13 +52,19 @@ def _go() -> None:
 
 @pytest.fixture(scope="session")
 def backends(tmp_path_factory: pytest.TempPathFactory, _go: None) -> Iterator[Backends]:
-    with running(tmp_path_factory.mktemp("backends")) as found:
+    with all_running(tmp_path_factory.mktemp("backends")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def storm(backends: Backends, start_shop: Callable[..., Worker]) -> Storm:
+    return Storm.begin(backends, start_shop)
 
 
 @pytest.fixture(scope="session")
 def start_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Worker]]:
     """Start `start_shop(backends, service, **options of Worker)`: a worker with a broker of its own."""
+    running: list[Worker] = []
     with ExitStack() as stack:
 
         def start(backends: Backends, service: str, **options: Any) -> Worker:
@@ -71,6 +78,10 @@ def start_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
                 "OTEL_METRIC_EXPORT_INTERVAL": "1000",
                 "OTEL_SERVICE_NAME": service,
             }
-            return stack.enter_context(Worker(redis.url, folder, app="tests.e2e.shop", **{**environ, **options}))
+            worker = Worker(redis.url, folder, app="tests.e2e.shop", **{**environ, **options})
+            running.append(stack.enter_context(worker))
+            return worker
 
         yield start
+        for worker in running:  # together: each takes its seconds to end
+            worker.process.terminate()

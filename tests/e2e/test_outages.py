@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.conftest import Backends, running
+from tests.e2e.conftest import Backends, all_running
 from tests.support.processes import wait_for
 from tests.support.worker import Worker
 
@@ -19,7 +19,7 @@ PAUSE_S = 0.05
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     """Backends of their own, and a collector that keeps every trace: what is missing is lost."""
-    with running(tmp_path_factory.mktemp("counted"), keep_all=True) as found:
+    with all_running(tmp_path_factory.mktemp("counted"), keep_all=True) as found:
         yield found
 
 

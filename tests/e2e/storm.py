@@ -1,0 +1,38 @@
+"""The storm that several tests look at: 600 tasks, each retried at once until a minute and more has passed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from tests.e2e.backends import JaegerSpan
+from tests.support.worker import Worker
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Backends
+
+SERVICE: Final = "storm"
+FINDING: Final = "taskwatt.finding retry_storm"
+TASKS: Final = 600
+LASTS_S: Final = 75
+WASTE_ALERTS: Final = {"CeleryRetryStorm", "CeleryWastedCores", "TaskwattIncident"}
+
+
+@dataclass(frozen=True)
+class Storm:
+    backends: Backends
+    worker: Worker
+
+    @classmethod
+    def begin(cls, backends: Backends, start_shop: Callable[..., Worker]) -> Self:
+        worker = start_shop(backends, SERVICE, options=("--concurrency", "2"))
+        until = time.time() + LASTS_S
+        for _ in range(TASKS):
+            worker.send("charge", until)
+        return cls(backends, worker)
+
+    def findings(self, **tags: str) -> list[JaegerSpan]:
+        """Its incident's spans, oldest first."""
+        return self.backends.jaeger.find(SERVICE, FINDING, **tags)
