@@ -164,6 +164,8 @@ class Drainer:
         return not alive
 
     def _part_with(self, path: Path, process: _Process) -> None:
+        # Out of the books first: a process forked in between must not close what was closed already.
+        del self._processes[path]
         process.reader.close()
         if path not in self._refused:
             path.unlink(missing_ok=True)
@@ -172,7 +174,6 @@ class Drainer:
             while len(self._unreaped) > _UNREAPED:
                 del self._unreaped[next(iter(self._unreaped))]
         self.journal.forget(process.reader.name)
-        del self._processes[path]
 
     def _refuse(self, path: Path, error: Exception) -> None:
         self._refused.add(path)
@@ -215,9 +216,9 @@ class Drainer:
 
     def close(self) -> None:
         """Let go of every segment."""
-        for process in self._processes.values():
+        while self._processes:
+            _, process = self._processes.popitem()
             process.reader.close()
-        self._processes.clear()
 
     def _discover(self) -> None:
         for path in self.directory.segments():

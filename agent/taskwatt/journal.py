@@ -176,9 +176,9 @@ class Journal:
         self._close()
 
     def _close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        descriptor, self._file = self._file, None  # in this order, for a process that is forked in between
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _note(self, record: Drained) -> None:
         if record.sequence:

@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from taskwatt.meter import own_cost
@@ -176,14 +177,16 @@ class Runtime:
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
-        if self.segment is not None:
-            self.segment.close()
-        if self.agent is not None:
-            self.agent.give_back_descriptors()
+        segment, agent = self.segment, self.agent
         # Never destroyed here: a destructor of an exporter's channel may wait for a thread that this process does not
         # have.
-        _inherited.append(self.agent)
+        _inherited.append(agent)
         self._forget()
+        with suppress(OSError, RuntimeError):  # the parent's thread was just closing one, or changing what it has
+            if segment is not None:
+                segment.close()
+            if agent is not None:
+                agent.give_back_descriptors()
 
     def _check_fork(self) -> None:
         if self._pid != os.getpid():

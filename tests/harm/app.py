@@ -18,6 +18,7 @@ from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from tests.harm import breakage
+from tests.harm.names import LONG_NAME
 
 app = Celery("harm", broker=os.environ.get("TEST_BROKER", "memory://"), backend=os.environ.get("TEST_BACKEND"))
 app.conf.update(
@@ -26,8 +27,6 @@ app.conf.update(
     result_extended=True,
     worker_prefetch_multiplier=1,
 )
-
-LONG_NAME = "tests." + "long" * 2560
 
 
 @app.task(name="tests.add")

@@ -14,8 +14,8 @@ from taskwatt.segments import SegmentReader, SegmentWriter, layout
 from taskwatt.segments.records import decode
 from taskwatt_celery.attempt import Recorder
 from taskwatt_celery.outcome import USEFUL
-from tests.harm.app import LONG_NAME
 from tests.harm.conftest import StartWorker
+from tests.harm.names import LONG_NAME
 from tests.support.processes import wait_for
 from tests.support.receiver import Receiver
 
