@@ -62,7 +62,7 @@ def uninstall() -> None:
 
 
 def before_lookup(callback: Callable[[], None]) -> None:
-    """Call `callback()` whenever a top-level module outside of the standard library is about to be looked for."""
+    """Call `callback()` whenever a top-level module outside of the standard library, or asyncio, is looked for."""
     install()
     _finder.before_lookup = callback
 
@@ -156,5 +156,5 @@ def _guarded(callback: Callable[..., None], *arguments: object) -> None:
         logging.getLogger("taskwatt").warning("taskwatt: an import hook failed and is off", exc_info=True)
 
 
-_NOT_AWAITED = sys.stdlib_module_names | {"sitecustomize", "usercustomize"}
+_NOT_AWAITED = sys.stdlib_module_names - {"asyncio"} | {"sitecustomize", "usercustomize"}
 _finder = _Finder()

@@ -3,7 +3,7 @@
     [project.entry-points."taskwatt.integrations"]
     celery = "taskwatt_celery"
 
-The name is the top-level module to wait for; the value is a module with `install() -> None` and `uninstall() -> None`,
+The name is the module to wait for, top-level or not; the value is a module with `install() -> None` and `uninstall() -> None`,
 which is not imported before. `importlib.metadata` is not used: importing it costs more than reading the few
 `entry_points.txt` files on `sys.path`, which is a fraction of a millisecond. They are read when the first module from
 outside of the standard library is looked for, and once a directory: a start-up file that runs after ours may add some.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Integration: TypeAlias = tuple[str, str]
-    """The top-level module to wait for, and the module with `install` and `uninstall`."""
+    """The module to wait for, and the module with `install` and `uninstall`."""
 
 GROUP = "taskwatt.integrations"
 _GROUP = GROUP.encode()

@@ -6,11 +6,15 @@ wall-clock nanoseconds since the epoch or durations in seconds; CPU is in second
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 Outcome: TypeAlias = Literal["useful", "retried", "failed", "duplicate", "cancelled", "polling", "pending", "none"]
 Activity: TypeAlias = Literal["business", "serialization", "gc", "framework", "native", "agent", "unattributed"]
 ProcessClass: TypeAlias = Literal["web", "worker", "scheduler", "job"]
+StallCause: TypeAlias = Literal["unknown", "blocking", "own_cpu", "gil", "starved"]
+"""A call that waits, the loop's own CPU, other threads holding the interpreter, or a host that had no CPU for it."""
+StepKind: TypeAlias = Literal["task", "callback", "timer", "io"]
 
 OUTCOMES: Final[tuple[Outcome, ...]] = (
     "none",
@@ -38,6 +42,33 @@ ACTIVITIES: Final[tuple[Activity, ...]] = (
 
 STATES: Final[tuple[str, ...]] = ("", "SUCCESS", "RETRY", "FAILURE", "IGNORED", "REJECTED", "REVOKED", "REQUEUED")
 """Celery's own word for how an attempt ended; index = the byte a segment stores. Append only."""
+
+STALL_CAUSES: Final[tuple[StallCause, ...]] = ("unknown", "blocking", "own_cpu", "gil", "starved")
+"""Index = the byte a segment stores. Append only."""
+
+DELAY_BUCKETS: Final = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+"""Upper bounds, in seconds, of what an arrival would wait for its event loop; one more bucket lies above."""
+
+READY_BUCKETS: Final = (0, 1, 10, 100, 1_000, 10_000)
+"""Upper bounds of how many handles were ready in one iteration; one more bucket lies above."""
 
 OTHER: Final = "other"
 """Where task names go when a process has more of them than its string table holds."""
@@ -140,3 +171,159 @@ class CodeSite(NamedTuple):
     weight: float
     """Share of the sampled CPU of this task seen at this line, 0 to 1."""
     samples: int
+
+
+class Stall(NamedTuple):
+    """One step that held an event loop for longer than the threshold."""
+
+    loop: str
+    """The name of the loop's thread."""
+    task: str
+    """The coroutine or callback type; empty when it is not known."""
+    cause: StallCause
+    start_ns: int
+    duration_s: float
+    cpu_s: float
+    """Of the loop's thread within the stall, as are the next two figures of others; NaN where it is not known."""
+    run_delay_s: float
+    others_cpu_s: float
+    """Of the process's other threads."""
+    code: CodeSite | None
+    """Where it was seen while it blocked; None without a stack."""
+    stack: str
+    """Innermost last, one frame a line, bounded; empty without one."""
+    trace_id: bytes
+    span_id: bytes
+    """The stall's own span: a root."""
+    link_trace_id: bytes
+    """The span that was active in the step; all zero when there was none."""
+    link_span_id: bytes
+
+
+class CoroutineTally(NamedTuple):
+    """What one coroutine or callback type did in one process. Sums since it began, unless a field says otherwise."""
+
+    kind: StepKind
+    steps: int = 0
+    cpu_s: float = 0.0
+    """All CPU of its steps."""
+    own_cpu_s: float = 0.0
+    """Of it, what no account's row and no Celery attempt pays for: the type's own line in the ledger."""
+    wall_s: float = 0.0
+    longest_s: float = 0.0
+    """Longest step since the last reading."""
+    self_wakes: int = 0
+    """Steps that nothing had to happen for: a bare yield, such as `sleep(0)`."""
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    never_retrieved: int = 0
+    never_awaited: int = 0
+    destroyed_pending: int = 0
+    delays: int = 0
+    """Steps of which it was measured how long they waited between being woken and running."""
+    delay_s: float = 0.0
+    waits: int = 0
+    """Suspensions that were measured (a sample)."""
+    short_waits: int = 0
+    """Of them, those of 50 ms at the most."""
+    looks: int = 0
+    """Steps before which it was looked at where the task had been suspended (a sample)."""
+    sleeping: int = 0
+    """Of them: in `asyncio.sleep`."""
+    timed_out: int = 0
+    """Of them: woken by a timeout, with nothing to show for the wait."""
+    same_line: int = 0
+    """Of them: at the line where it was suspended most often."""
+    resumed_at: tuple[str, str, int] | None = None
+    """That line: function, file, line."""
+    defined_at: tuple[str, str, int] | None = None
+    """Where the coroutine function or callback begins."""
+    costs: tuple[tuple[int, float], ...] = ()
+    """(tasks alive, CPU seconds) of a sample of long steps since the last reading."""
+
+    @property
+    def live(self) -> int:
+        return self.started - self.completed - self.failed - self.cancelled
+
+
+class LoopTally(NamedTuple):
+    """What one event loop did. Sums since it began, unless it says otherwise."""
+
+    kind: str
+    """asyncio or uvloop."""
+    running: bool = False
+    native_id: int = 0
+    """The kernel's number of its thread; 0 when it does not run."""
+    iterations: int = 0
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    cpu_s: float = 0.0
+    """Of its thread, while the loop ran."""
+    run_delay_s: float = 0.0
+    """How long that thread waited for a CPU; NaN where the kernel does not tell."""
+    delay: tuple[float, ...] = (0.0,) * (len(DELAY_BUCKETS) + 1)
+    """Seconds of the loop's life in which an arrival would have waited so long, by DELAY_BUCKETS."""
+    ready: tuple[float, ...] = (0.0,) * (len(READY_BUCKETS) + 1)
+    """Busy seconds by how many handles were ready, by READY_BUCKETS."""
+    ready_now: int = 0
+    ready_max: int = 0
+    """Since the last reading."""
+    timers_now: int = 0
+    slow_steps: int = 0
+    """Steps longer than the stall threshold."""
+    io_runs: int = 0
+    """Runs of handles of file descriptors."""
+    partial: str = ""
+    """What of it cannot be seen, as a phrase; empty when all can."""
+
+
+class ExecutorTally(NamedTuple):
+    """What one kind of thread pool did, over all its instances in this process."""
+
+    submitted: int = 0
+    completed: int = 0
+    cpu_s: float = 0.0
+    wait_s: float = 0.0
+    """From submission to start, of those that began."""
+    queued_now: int = 0
+
+
+class InterpreterTally(NamedTuple):
+    """How the threads of one process share its interpreter. Sums since the watching began."""
+
+    probes: int = 0
+    """How often a thread went to sleep and looked when it got the interpreter again."""
+    late_s: float = 0.0
+    """How much later than asked, net of what it waited for a CPU."""
+    watched_s: float = 0.0
+    """Wall time over which the next two were summed."""
+    threads_cpu_s: float = 0.0
+    """Of all threads of the process."""
+    waiting_s: float = 0.0
+    """Thread-seconds in which a loop's thread was in the middle of a step and neither ran nor waited for a CPU."""
+    hottest: str = ""
+    """The name of the thread, other than a loop's, that used most CPU since the last reading."""
+
+
+class RowTally(NamedTuple):
+    """One row of the ledger that is neither a Celery task nor a coroutine type, under one outcome."""
+
+    number: int
+    """Of accounts; of `pending` ones: those that are open."""
+    cpu_s: float
+    wall_s: float
+
+
+class Tallies(NamedTuple):
+    """All that an integration of event loops counted in one process, at one moment."""
+
+    coroutines: Mapping[str, CoroutineTally]
+    """By `module.qualname`; bounded, the rest under `other`."""
+    loops: Mapping[str, LoopTally]
+    """By name of the thread; loops that have ended are summed up under `ended`."""
+    executors: Mapping[str, ExecutorTally]
+    interpreter: InterpreterTally = InterpreterTally()
+    carrier: str = ""
+    """Which of them measures steps, and why: a sentence."""

@@ -1,7 +1,7 @@
 """The agent's life in one process: nothing, then an owner or a child, then stopped; and nothing again after a fork.
 
 - An **owner** has a directory and a segment of its own, drains its children and exports. A worker's main process
-  becomes one when it starts; any other process when it first has something to say.
+  becomes one when it starts; any other process when it first has something to say: a publish, an event loop, a request.
 - A **child** has a segment in its parent's directory, and no thread, socket or provider.
 
 After a fork the child process forgets what it inherited without touching a lock of it.
@@ -12,13 +12,16 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from taskwatt import accounts
 from taskwatt.meter import own_cost
-from taskwatt.observations import ProcessClass
+from taskwatt.observations import ProcessClass, Tallies
+from taskwatt.process_class import process_class as evident_class
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
 from taskwatt.segments.directory import agent_of
 from taskwatt.settings import Settings
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("taskwatt")
 
 
+START_AFTER_S: Final = 1.0
+"""A process that measures itself starts its agent this much later: a short script is spared the imports."""
+_FORK_WAIT_S: Final = 5.0
 _REMEMBERED: Final = 1024
 _inherited: list[object] = []
 
@@ -40,8 +46,15 @@ class Runtime:
     def __init__(self) -> None:
         self._forget()
         self._hooked_fork = False
+        self._held: threading.Lock | None = None
 
     def _forget(self) -> None:
+        self.tallies: Callable[[], Tallies] | None = None
+        """What an integration of event loops has counted in this process; called once a tick, on the agent's thread."""
+        self._starting: threading.Event | None = None
+        """Set: the agent need not start any more."""
+        self._importing = threading.Lock()
+        """Held while the agent's thread imports: a process forked meanwhile would inherit half a module."""
         self.segment: SegmentWriter | None = None
         self.agent: Agent | None = None
         self.deaths: dict[int, Death] = {}
@@ -94,6 +107,34 @@ class Runtime:
         self._refused = False
         self._watch_forks()
         return self.segment
+
+    def measure_self(self, default: ProcessClass | None = None) -> SegmentWriter | None:
+        """This process has something to say for itself: own it, and start its agent after START_AFTER_S.
+
+        Idempotent and cheap. Not before a pre-forking server has forked. Of a Celery worker and its pool children
+        nothing happens here: their integration says when. None in a process that is not measured.
+        `default`: what kind of process the caller knows it to be.
+        """
+        if self._pid == os.getpid() and (self.segment is not None or self._refused):
+            return self.segment
+        name = evident_class(default)
+        if name == "worker":
+            return None
+        segment = self.become_owner(name)
+        if segment is not None:
+            self._starting = threading.Event()
+            atexit.register(self.stop)
+            program = os.path.basename(sys.argv[0] or "python") if sys.argv else "python"
+            arguments = self._starting, name, f"{program}@{os.getpid()}"
+            threading.Thread(target=self._start_later, args=arguments, name="taskwatt-start", daemon=True).start()
+        return segment
+
+    def _start_later(self, stopped: threading.Event, process_class: ProcessClass, service: str) -> None:
+        if stopped.wait(START_AFTER_S):
+            return
+        with self._importing:
+            if not stopped.is_set():
+                self.start_agent(process_class, service)
 
     def start_agent(
         self,
@@ -148,10 +189,14 @@ class Runtime:
         """Send what is left (bounded) and become nothing again; leaves no thread, file or handler."""
         if self._pid != os.getpid():
             return
+        if self._starting is not None:
+            self._starting.set()
+            with self._importing:  # one that is just starting is stopped as any other
+                pass
         agent, self.agent = self.agent, None
         segment, directory = self.segment, self._directory
+        atexit.unregister(self.stop)
         if agent is not None:
-            atexit.unregister(self.stop)
             agent.stop()
         elif segment is not None:
             segment.close()
@@ -174,7 +219,18 @@ class Runtime:
             # Handlers of register_at_fork cannot be taken back: this one stays, and does nothing in a process without
             # an agent.
             self._hooked_fork = True
-            os.register_at_fork(after_in_child=self._after_fork)
+            os.register_at_fork(
+                before=self._before_fork, after_in_parent=self._after_fork_in_parent, after_in_child=self._after_fork
+            )
+
+    def _before_fork(self) -> None:
+        lock = self._importing
+        self._held = lock if lock.acquire(timeout=_FORK_WAIT_S) else None
+
+    def _after_fork_in_parent(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
 
     def _after_fork(self) -> None:
         segment, agent = self.segment, self.agent
@@ -182,6 +238,7 @@ class Runtime:
         # have.
         _inherited.append(agent)
         self._forget()
+        accounts.forget()
         with suppress(OSError, RuntimeError):  # the parent's thread was just closing one, or changing what it has
             if segment is not None:
                 segment.close()

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from taskwatt.observations import CodeSite, Outcome, ProcessClass
+from taskwatt.observations import (
+    DELAY_BUCKETS,
+    READY_BUCKETS,
+    CodeSite,
+    Outcome,
+    ProcessClass,
+    Stall,
+    StallCause,
+    StepKind,
+)
 
 EMPTY_OUTCOMES: Mapping[Outcome, int] = MappingProxyType({})
 EMPTY_CPU: Mapping[Outcome, float] = MappingProxyType({})
@@ -116,6 +125,112 @@ class HostWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class CoroutineWindow:
+    """One coroutine or callback type over the window. Field by field as in CoroutineTally, as differences."""
+
+    name: str
+    kind: StepKind = "task"
+    steps: int = 0
+    cpu_s: float = 0.0
+    own_cpu_s: float = 0.0
+    wall_s: float = 0.0
+    longest_s: float = 0.0
+    self_wakes: int = 0
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    live: int = 0
+    """Now."""
+    waits: int = 0
+    short_waits: int = 0
+    looks: int = 0
+    sleeping: int = 0
+    timed_out: int = 0
+    same_line: int = 0
+    resumed_at: CodeSite | None = None
+    """The line at which it was suspended most often; weight is the share of looks."""
+    defined_at: CodeSite | None = None
+    costs: tuple[tuple[int, float], ...] = ()
+    """(tasks alive, CPU seconds) of a sample of long steps."""
+    code: CodeSite | None = None
+    """The hottest line, when one was sampled."""
+
+    @property
+    def ended(self) -> int:
+        return self.completed + self.failed + self.cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class LoopWindow:
+    """One event loop over the window."""
+
+    name: str
+    kind: str = "asyncio"
+    iterations: int = 0
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    cpu_s: float = 0.0
+    run_delay_s: float = 0.0
+    delay: tuple[float, ...] = (0.0,) * (len(DELAY_BUCKETS) + 1)
+    """Seconds by what an arrival would have waited (DELAY_BUCKETS)."""
+    ready: tuple[float, ...] = (0.0,) * (len(READY_BUCKETS) + 1)
+    """Busy seconds by ready handles (READY_BUCKETS)."""
+    ready_max: int = 0
+    io_runs: int = 0
+    stalls: Mapping[StallCause, tuple[int, float]] = field(default_factory=dict[StallCause, tuple[int, float]])
+    """(number, seconds) of steps above the threshold, by cause."""
+    worst: Stall | None = None
+    """The longest of them."""
+    partial: str = ""
+
+    @property
+    def utilization(self) -> float:
+        """Share of its time in which it was not waiting for events."""
+        alive = self.busy_s + self.idle_s
+        return self.busy_s / alive if alive > 0 else 0.0
+
+    def delay_quantile(self, share: float) -> float:
+        """What an arrival waits at the most in `share` of the time: linear within a bucket; 0.0 without data."""
+        total = sum(self.delay)
+        left = total * share
+        if total <= 0:
+            return 0.0
+        low = 0.0
+        for high, seconds in zip((*DELAY_BUCKETS, DELAY_BUCKETS[-1]), self.delay, strict=True):
+            if seconds > 0 and left <= seconds:
+                return low + (high - low) * left / seconds
+            left -= seconds
+            low = high
+        return DELAY_BUCKETS[-1]
+
+    def ready_quantile(self, share: float) -> float:
+        """Ready handles in `share` of the busy time, at the most: an upper bound of the bucket."""
+        left = sum(self.ready) * share
+        for high, seconds in zip((*READY_BUCKETS, max(self.ready_max, READY_BUCKETS[-1])), self.ready, strict=True):
+            if seconds > 0 and left <= seconds:
+                return float(min(high, self.ready_max or high))
+            left -= seconds
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InterpreterWindow:
+    """How threads of one process share its interpreter, over the window."""
+
+    python_cpu: float
+    """CPUs that its threads used together."""
+    probe_late_s: float
+    """How much later than asked, and than its own run-queue delay explains, a sleeping thread got the interpreter."""
+    samples: int
+    waiting: float
+    """Threads that wanted to run and neither ran nor waited for a CPU, on average."""
+    hottest: str = ""
+    """The name of the thread, other than a loop's, that used most CPU."""
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """What one agent knows about a span of time; the argument of every rule."""
 
@@ -133,6 +248,10 @@ class Window:
     """Pool size; 0 when unknown."""
     ledger: Mapping[tuple[str, Outcome, str], float] = field(default_factory=dict[tuple[str, Outcome, str], float])
     """(task, outcome, activity) -> CPU seconds in the window."""
+    coroutines: tuple[CoroutineWindow, ...] = ()
+    loops: tuple[LoopWindow, ...] = ()
+    interpreter: InterpreterWindow | None = None
+    """None where no event loop runs."""
     dropped: int = 0
     """Records lost to bounds or damage in the window; lowers confidence."""
 

@@ -1,0 +1,169 @@
+"""Who pays for the CPU that is being used now: a request, a labelled block, a span.
+
+One context variable holds the innermost open account. Whatever runs in that context, or in one copied from it (child
+tasks, `to_thread`), is billed to that account and to all around it. Carriers (the hooks of the event loop, of
+executors, of WSGI servers) measure pieces of CPU and call `bill`. Whoever opens or closes an account in the middle of
+a piece has that piece settled first, so that nobody pays for what ran before.
+
+An account with a name is a **row** of the ledger: `GET /items/{id}`. What a row pays for is not booked to a coroutine
+type as well. An account without a name only adds up: a span's CPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from taskwatt.observations import OTHER, Outcome, RowTally
+
+MAX_NAMES: Final = 500
+"""Row names with figures of their own; the rest share `other`."""
+
+
+@dataclass(slots=True)
+class _Row:
+    number: int = 0
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+
+class Account:
+    """Made by `open_account`; closed once. `cpu_s` is what it and the accounts within it have paid until now."""
+
+    __slots__ = ("_opened", "_own_s", "_row", "around", "closed", "cpu_s", "name", "outcome")
+
+    def __init__(self, name: str, around: Account | None) -> None:
+        self.around = around
+        self._row: Account | None = self if name else around._row if around is not None else None
+        self._opened = monotonic()
+        self._own_s = 0.0
+        self.name = name
+        self.outcome: Outcome = "pending"
+        self.closed = False
+        self.cpu_s = 0.0
+
+    def bill(self, seconds: float) -> bool:
+        """Pay for `seconds` of CPU. False when no row does: then it is the coroutine type's. Any thread."""
+        with _lock:
+            one: Account | None = self
+            while one is not None:
+                one.cpu_s += seconds
+                one = one.around
+            row = self._row
+            if row is None:
+                return False
+            row._own_s += seconds
+            _of(row.name, row.outcome).cpu_s += seconds
+            return True
+
+    def rename(self, name: str) -> None:
+        """A row learns its name late: the route is known when the router has run. What it paid moves along."""
+        with _lock:
+            before = _of(self.name, self.outcome)
+            self.name = _capped(name)
+            after = _of(self.name, self.outcome)
+            before.cpu_s -= self._own_s
+            before.number -= 1
+            after.cpu_s += self._own_s
+            after.number += 1
+
+    def close(self, outcome: Outcome = "useful") -> None:
+        """No longer current here; a row is booked under `outcome`, as is what it still pays for afterwards.
+
+        Idempotent. In the context that opened it, or in any other: there it only ceases to be pending.
+        """
+        if self.closed:
+            return
+        settle()
+        self.closed = True
+        if account.get() is self:
+            account.set(self.around)
+        if self._row is not self:
+            return
+        with _lock:
+            pending = _of(self.name, self.outcome)
+            pending.cpu_s -= self._own_s
+            pending.number -= 1
+            self.outcome = outcome
+            row = _of(self.name, outcome)
+            row.cpu_s += self._own_s
+            row.number += 1
+            row.wall_s += monotonic() - self._opened
+
+
+account: ContextVar[Account | None] = ContextVar("taskwatt_account", default=None)
+"""The innermost open account of the running code; carriers read it at the end of a piece."""
+
+_lock = threading.Lock()
+_names: set[str] = set()
+_rows: dict[tuple[str, Outcome], _Row] = {}
+_settlers: list[Callable[[], None]] = []
+
+
+def open_account(name: str = "") -> Account:
+    """Make an account current in this context. `name`: its row in the ledger; empty: it only adds up."""
+    settle()
+    around = current()
+    opened = Account(_capped(name) if name else "", around)
+    if name:
+        with _lock:
+            _of(opened.name, "pending").number += 1
+    account.set(opened)
+    return opened
+
+
+def current() -> Account | None:
+    """The innermost account that is open here. A context may outlive those it was copied from."""
+    one = account.get()
+    while one is not None and one.closed:
+        one = one.around
+    return one
+
+
+def settle() -> None:
+    """Have the piece of CPU that is being measured on this thread billed to the account that is current until now."""
+    for settler in _settlers:
+        settler()
+
+
+def add_settler(settler: Callable[[], None]) -> None:
+    """`settler()` bills what the calling thread's running piece has used so far; nothing when it runs none."""
+    _settlers.append(settler)
+
+
+def remove_settler(settler: Callable[[], None]) -> None:
+    if settler in _settlers:
+        _settlers.remove(settler)
+
+
+def rows() -> Mapping[tuple[str, Outcome], RowTally]:
+    """Totals of every row since the process began, by name and outcome; `pending` is what is open. Any thread."""
+    with _lock:
+        return {key: RowTally(row.number, row.cpu_s, row.wall_s) for key, row in _rows.items()}
+
+
+def forget() -> None:
+    """After a fork, and when the agent is taken out: nothing was ever paid."""
+    global _lock
+    _lock = threading.Lock()
+    _rows.clear()
+    _names.clear()
+
+
+def _capped(name: str) -> str:
+    if name not in _names:
+        if len(_names) >= MAX_NAMES:
+            return OTHER
+        _names.add(name)
+    return name
+
+
+def _of(name: str, outcome: Outcome) -> _Row:
+    row = _rows.get((name, outcome))
+    if row is None:
+        row = _rows[name, outcome] = _Row()
+    return row

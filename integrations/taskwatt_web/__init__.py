@@ -1,0 +1,1 @@
+"""Web servers: CPU per route, of asynchronous and of synchronous handlers."""
