@@ -3,10 +3,11 @@
     [project.entry-points."taskwatt.integrations"]
     celery = "taskwatt_celery"
 
-The name is the module to wait for, top-level or not; the value is a module with `install() -> None` and `uninstall() -> None`,
-which is not imported before. `importlib.metadata` is not used: importing it costs more than reading the few
+The name is the module to wait for, top-level or not; the value is a module with `install() -> None` and `uninstall()
+-> None`, which is not imported before. `importlib.metadata` is not used: importing it costs more than reading the few
 `entry_points.txt` files on `sys.path`, which is a fraction of a millisecond. They are read when the first module from
-outside of the standard library is looked for, and once a directory: a start-up file that runs after ours may add some.
+outside of the standard library is looked for, and once a directory: a start-up file that runs after ours may add
+some.
 """
 
 from __future__ import annotations
