@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,7 @@ class Prometheus(Backend):
         return [
             str(build("prometheus")),
             "--web.enable-otlp-receiver",
+            "--enable-feature=exemplar-storage",
             f"--config.file={self._config()}",
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address={self.url.removeprefix('http://')}",
@@ -226,6 +228,14 @@ class Prometheus(Backend):
     def labels(self, metric: str) -> set[str]:
         found = fetch(f"{self.url}/api/v1/query", query=metric)["data"]["result"]
         return {label for one in found for label in one["metric"]} - {"__name__"}
+
+    def exemplars(self, expression: str) -> list[tuple[str, str]]:
+        """(trace id, span id) of what is shown beside the series of an expression in the last hour."""
+        now = time.time()
+        within = {"start": f"{now - 3600}", "end": f"{now + 60}"}
+        found = fetch(f"{self.url}/api/v1/query_exemplars", query=expression, **within)["data"]
+        labels = [one["labels"] for series in found for one in series["exemplars"]]
+        return [(one["trace_id"], one["span_id"]) for one in labels]
 
     @property
     def metrics(self) -> list[str]:

@@ -52,6 +52,18 @@ def test_its_metrics_are_in_prometheus_and_the_alerts_fire(storm: Storm) -> None
     print(f"{prometheus.value(share):.0f} retried attempts a second")
 
 
+def test_the_exemplars_of_its_durations_lead_to_traces_that_were_kept(storm: Storm) -> None:
+    """One trace in ten is: the others must not be shown."""
+    prometheus, jaeger = storm.backends.prometheus, storm.backends.jaeger
+    shown = f'celery_task_duration_seconds_bucket{{job="{SERVICE}"}}'
+    wait_for(lambda: prometheus.exemplars(shown), 60, "exemplars in Prometheus")
+
+    def dropped() -> list[tuple[str, str]]:
+        return [ids for ids in prometheus.exemplars(shown) if not jaeger.has(*ids)]
+
+    wait_for(lambda: not dropped(), 60, "their spans in Jaeger")
+
+
 @pytest.mark.parametrize("query", documented(r"```promql\n(.*?)```", "prometheus.md"), ids=short)
 def test_the_query_of_the_docs_has_an_answer_in_prometheus(storm: Storm, query: str) -> None:
     asked = query.replace('job="shop"', f'job="{SERVICE}"').replace("[3m]", "[20s]")

@@ -65,6 +65,23 @@ def test_a_histogram_without_a_measurement_is_not_told() -> None:
     assert Histogram(meter, "counted", "How long.", KEYS, BOUNDS, counted=True).metric() is None
 
 
+def test_the_newest_kept_span_of_each_bucket_is_its_exemplar() -> None:
+    meter = MeterProvider([], shutdown_on_exit=False).get_meter("taskwatt")
+    counted = Histogram(meter, "counted", "How long.", KEYS, BOUNDS, counted=True)
+    for seconds in (0.5, 0.75, 0.05):
+        counted.record(seconds, "a", "useful")
+    for number, seconds in enumerate((0.5, 0.05, 0.75), 1):
+        counted.exemplify(seconds, (bytes([number] * 16), bytes([number] * 8)), 7_000 + number, "a", "useful")
+    counted.exemplify(0.5, (b"t" * 16, b"s" * 8), 7_004, "b", "useful")  # was never recorded
+    told = counted.metric()
+    assert told is not None
+    assert [(one.value, one.time_unix_nano, one.trace_id, one.span_id) for one in points(told)[0].exemplars] == [
+        (0.05, 7_002, int.from_bytes(b"\2" * 16, "big"), int.from_bytes(b"\2" * 8, "big")),
+        (0.75, 7_003, int.from_bytes(b"\3" * 16, "big"), int.from_bytes(b"\3" * 8, "big")),
+    ]
+    assert len(points(told)) == 1
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -4,6 +4,8 @@ The SDK takes about 4 us for each measurement and each reader (it cleans, sorts 
 views and considers an exemplar), which was half of what an attempt cost the agent's thread. Where every reader is our
 own and wants cumulative explicit buckets, there is nothing left of that to decide; everywhere else the SDK's own
 instrument records.
+
+Exemplars are of spans that a sampling backend keeps (see evidence.py): one that leads to a dropped trace is none.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from opentelemetry.metrics import Meter
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import AggregationTemporality, HistogramDataPoint, Metric, MetricsData
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
+
+from taskwatt.export.span import Ids
 
 
 @dataclass(slots=True)
@@ -25,6 +30,8 @@ class _Point:
     total: float = 0.0
     least: float = float("inf")
     most: float = float("-inf")
+    exemplars: dict[int, Exemplar] = field(default_factory=dict[int, Exemplar])
+    """The newest of each bucket."""
 
 
 class Histogram:
@@ -54,6 +61,13 @@ class Histogram:
         if seconds > point.most:
             point.most = seconds
 
+    def exemplify(self, seconds: float, ids: Ids, at_ns: int, *values: str) -> None:
+        """Show the span of these ids as an example of what was recorded under `values`. On the thread that reads."""
+        point = self._points.get(values)
+        if point is not None:
+            trace_id, span_id = (int.from_bytes(one, "big") for one in ids)
+            point.exemplars[bisect_left(self._bounds, seconds)] = Exemplar({}, seconds, at_ns, span_id, trace_id)
+
     def metric(self) -> Metric | None:
         """Everything counted so far; None when nothing was."""
         if not self._points:
@@ -70,6 +84,7 @@ class Histogram:
                 explicit_bounds=self._bounds,
                 min=point.least,
                 max=point.most,
+                exemplars=[one for _, one in sorted(point.exemplars.items())],
             )
             for values, point in self._points.items()
         ]

@@ -112,6 +112,11 @@ class Instruments:
         if attempt.queue_wait_s is not None and attempt.queue_wait_s >= 0:
             self._wait.record(attempt.queue_wait_s, task)
 
+    def exemplify(self, attempt: Attempt) -> None:
+        """The span of this attempt stays where a backend samples: an example of its duration."""
+        ids = attempt.trace_id, attempt.span_id
+        self._duration.exemplify(attempt.duration_s, ids, attempt.end_ns, attempt.task, attempt.outcome)
+
     def _cpu(self, _: CallbackOptions) -> Iterable[Observation]:
         for (process_class, task, outcome, activity), seconds in list(self._observed.ledger.cells.items()):
             yield Observation(

@@ -87,7 +87,7 @@ class Pipeline:
         self.resource = resource({"service.name": service.split("@", 1)[0], "service.instance.id": instance})
         self._evidence = Evidence(time.monotonic)
         self._factory = SpanFactory(
-            self.resource, excluded=excluded, incident_of=incident_of, code_of=code_of, keep=self._evidence.keep
+            self.resource, excluded=excluded, incident_of=incident_of, code_of=code_of, keep=self._keep
         )
         self._span_exporters: list[SpanExporter] = span_exporters(environ)
         encoder = Encoder(self._factory)
@@ -249,6 +249,12 @@ class Pipeline:
         except Exception as error:
             self._drop_span(error)
             return None
+
+    def _keep(self, attempt: Attempt, in_incident: bool) -> bool:
+        kept = self._evidence.keep(attempt, in_incident)
+        if kept:
+            self.instruments.exemplify(attempt)
+        return kept
 
     def _encodable(self, spans: Sequence[Told]) -> Sequence[Told]:
         """Those of a refused batch that are not to blame."""
