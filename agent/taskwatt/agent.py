@@ -24,11 +24,11 @@ from taskwatt.drainer import Collected, Death, Drainer, Live
 from taskwatt.export.history import HistoryWriter
 from taskwatt.export.pipeline import Pipeline
 from taskwatt.gauges import Reading
-from taskwatt.incidents import Incidents
+from taskwatt.incidents import Incident, Incidents
 from taskwatt.journal import Journal
 from taskwatt.meter import meter
 from taskwatt.observations import Activity, Outcome, ProcessClass
-from taskwatt.report.triage import ProcessDescription, document
+from taskwatt.report.triage import Document, ProcessDescription, document
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
 from taskwatt.settings import Settings
 from taskwatt.windows import Window
@@ -108,6 +108,7 @@ class Agent:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskwatt", daemon=True)
         self._window: Window | None = None
+        self._document: Document = document(windows={}, findings=(), incidents=(), processes=())
 
     # What the instruments read.
 
@@ -129,6 +130,23 @@ class Agent:
     def run_delay(self) -> Iterable[tuple[str, float]]:
         total = self._capacity.total_run_delay
         return [] if total is None else [(self._class, total)]
+
+    # What somebody in this process may look at, from any thread.
+
+    @property
+    def window(self) -> Window | None:
+        """The newest of the shortest windows; None before the first judgement."""
+        return self._window
+
+    @property
+    def document(self) -> Document:
+        """The newest triage document; of its shape, but empty, before the first judgement."""
+        return self._document
+
+    @property
+    def incidents(self) -> Sequence[Incident]:
+        """Those that are open."""
+        return self._incidents.active
 
     # Life.
 
@@ -375,8 +393,8 @@ class Agent:
             self._tell_verdicts()
 
     def _tell_verdicts(self, force: bool = False) -> None:
-        shown = getattr(self, "_document", None)
-        if shown is not None and (force or shown["findings"]):
+        shown = self._document
+        if self._window is not None and (force or shown["findings"]):
             self._history.verdicts(shown, dict(self._pipeline.resource.attributes))
 
     # Recovery.
