@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from taskwatt.journal import Journal
-from taskwatt.observations import OUTCOMES, STATES, Attempt, CodeSite, Cpu, Outcome, ProcessClass, Publish
+from taskwatt.observations import OUTCOMES, STATES, Attempt, CodeSite, Cpu, Outcome, ProcessClass, Publish, Stall
 from taskwatt.segments import AgentDirectory, Damaged, SegmentReader, SegmentWriter
 from taskwatt.segments.reader import Cell, Drained, InFlight
 from taskwatt.segments.records import Taken, decode, killed, pack_taken
@@ -76,6 +76,7 @@ class Collected:
 
     settled: list[Settled] = field(default_factory=list[Settled])
     published: list[Publish] = field(default_factory=list[Publish])
+    stalls: list[Stall] = field(default_factory=list[Stall])
     totals: list[Totals] = field(default_factory=list[Totals])
     idle_cpu: dict[ProcessClass, float] = field(default_factory=dict[ProcessClass, float])
     """CPU of children booked to no attempt: start-up, threads that outlived theirs, the end of their life."""
@@ -250,6 +251,8 @@ class Drainer:
                 process.subprocesses += observed.cpu.subprocesses
             elif isinstance(observed, Publish):
                 found.published.append(observed)
+            elif isinstance(observed, Stall):
+                found.stalls.append(observed)
             else:
                 found.dropped["record"] = found.dropped.get("record", 0) + 1
 

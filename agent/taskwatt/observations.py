@@ -198,6 +198,7 @@ class Stall(NamedTuple):
     link_trace_id: bytes
     """The span that was active in the step; all zero when there was none."""
     link_span_id: bytes
+    process_class: ProcessClass = "job"
 
 
 class CoroutineTally(NamedTuple):

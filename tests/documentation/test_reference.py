@@ -40,7 +40,8 @@ def test_every_metric_is_in_the_reference() -> None:
 
 
 def test_every_attribute_of_a_span_is_in_the_reference() -> None:
-    declared = re.findall(r'"((?:taskwatt|celery|messaging|code)\.[a-z_.]+)"', _source("export/attributes.py"))
+    sources = "".join(map(_source, ("export/attributes.py", "export/stalls.py")))
+    declared = re.findall(r'"((?:taskwatt|celery|messaging|code|thread)\.[a-z_.]+)"', sources)
     assert "taskwatt.evidence.value" in declared
     short = {f".{name.rpartition('.')[2]}": name for name in declared}
     written = {name for end, name in short.items() if f"`{end}`" in REFERENCE}

@@ -14,7 +14,10 @@ from taskwatt.drainer import Collected, Death, Drainer, Settled, Totals
 from taskwatt.journal import Journal
 from taskwatt.observations import Cpu, Publish
 from taskwatt.segments import AgentDirectory, SegmentWriter, layout
+from taskwatt.segments.records import decode
+from taskwatt.segments.stall_records import put_stall
 from tests.support.segments import START_NS, begin, child, die, finish, killed_process, overwrite, record
+from tests.support.stalls import STALL
 
 ENDED_AS: dict[str, str] = {}
 
@@ -65,6 +68,16 @@ def test_publishes_are_told_apart_from_attempts(drainer: Drainer, segment: Segme
     found = drainer.collect()
     assert [(type(one), one.task) for one in found.published] == [(Publish, "shop.pay")]
     assert found.settled == []
+
+
+def test_stalls_are_neither_attempts_nor_publishes_and_are_kept_for_their_spans(
+    drainer: Drainer, segment: SegmentWriter
+) -> None:
+    put_stall(segment, STALL)
+    finish(segment, 1)
+    found = drainer.collect()
+    assert (found.stalls, counts(found), found.published, found.dropped) == ([STALL], [("shop.pay", "useful")], [], {})
+    assert [decode(record) for _, record in drainer.journal.read(0, 1)] == [STALL]
 
 
 def test_a_record_of_another_version_is_counted(drainer: Drainer, segment: SegmentWriter) -> None:

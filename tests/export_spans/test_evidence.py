@@ -8,6 +8,7 @@ from typing import Any
 
 from taskwatt.export.evidence import EVIDENCE_EVERY_S, LINKS, USUAL_EVERY_S, Evidence
 from taskwatt.observations import Attempt
+from tests.support.stalls import STALL
 from tests.windows.test_ledger import attempt
 
 
@@ -82,3 +83,11 @@ def test_task_names_without_end_are_forgotten_oldest_first() -> None:
     for number in range(600):
         evidence.keep(make(task=f"task-{number}"), False)
     assert (evidence.of("task-0"), len(evidence.of("task-599"))) == ([], 1)
+
+
+def test_a_stall_is_evidence_for_an_incident_of_its_type() -> None:
+    clock = Clock()
+    evidence = Evidence(clock)
+    assert evidence.keep(STALL, False)
+    assert not evidence.keep(STALL._replace(span_id=b"x" * 8), False)
+    assert evidence.of("shop.pay") == [(STALL.trace_id, STALL.span_id)]

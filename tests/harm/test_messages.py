@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from taskwatt.export.context import env_sampler
+from taskwatt.observations import Attempt
 from taskwatt.segments import SegmentReader, SegmentWriter, layout
 from taskwatt.segments.records import decode
 from taskwatt_celery.attempt import Recorder
@@ -62,7 +63,7 @@ def test_odd_headers_are_measured_like_any_others(recorder: Recorder, kind: str)
     reader = SegmentReader(recorder.segment.path, recorder.segment.descriptor)
     (record,) = reader.drain()
     observed = decode(record)
-    assert observed is not None
+    assert isinstance(observed, Attempt)
     assert (observed.task, observed.task_id) == ("tests.add", task_id)
 
 
@@ -73,7 +74,7 @@ def test_odd_task_ids_are_measured_like_any_others(recorder: Recorder, task_id: 
     reader = SegmentReader(recorder.segment.path, recorder.segment.descriptor)
     (record,) = reader.drain()
     observed = decode(record)
-    assert observed is not None
+    assert isinstance(observed, Attempt)
     kept = "" if len(task_id) > layout.SPILL_MAX else task_id.encode("utf-8", "replace").decode()
     assert observed.task_id == kept
 

@@ -14,11 +14,11 @@ from taskwatt.observations import Attempt, Cpu, Publish
 from taskwatt.segments import SegmentReader, layout
 from taskwatt.segments.layout import Record
 from taskwatt.segments.reader import Drained
-from taskwatt.segments.records import decode, pack_task_id
+from taskwatt.segments.records import Observed, decode, pack_task_id
 from tests.support.segments import PLAIN, START_NS, TASK_ID, child, record
 
 
-def decoded(**changed: Any) -> Attempt | Publish | None:
+def decoded(**changed: Any) -> Observed | None:
     return decode(Drained("a/b", 1, record(**changed), "shop.pay", "celery", "", b""))
 
 

@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace.export import SpanExporter
 
 from taskwatt.export.attributes import SECONDS, bucket
 from taskwatt.export.spans import HOT_ATTEMPT_S, NO_SPAN, SpanFactory
-from taskwatt.observations import Attempt, Publish
+from taskwatt.observations import Attempt
+from taskwatt.segments.records import Observed
 
 Told: TypeAlias = ReadableSpan | Span
 """A span as an exporter that uses `Encoder.request` takes it."""
@@ -71,8 +72,8 @@ class Encoder:
             found.resource_spans[-1].scope_spans[0].spans.extend(ready)
         return found
 
-    def span(self, observed: Attempt | Publish) -> Told:
-        if isinstance(observed, Publish) or observed.user_data or observed.cpu.total >= HOT_ATTEMPT_S:
+    def span(self, observed: Observed) -> Told:
+        if not isinstance(observed, Attempt) or observed.user_data or observed.cpu.total >= HOT_ATTEMPT_S:
             return self._factory.span(observed)
         incident = self._factory.incident_of(observed.task)
         if self._factory.keep(observed, incident is not None):

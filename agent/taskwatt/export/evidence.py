@@ -1,7 +1,7 @@
-"""Which attempts stay where a backend samples: incidents link to them, so they must not be dropped.
+"""Which attempts and stalls stay where a backend samples: incidents link to them, so they must not be dropped.
 
-Tail sampling cannot follow a link, and decides before an incident is known. So attempts that waste are marked
-`taskwatt.keep` as they are exported, a few of each task type, and incidents link to marked ones only.
+Tail sampling cannot follow a link, and decides before an incident is known. So attempts that waste, and stalls, are
+marked `taskwatt.keep` as they are exported, a few of each task type, and incidents link to marked ones only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from taskwatt.export.span import Ids
-from taskwatt.observations import WASTED_OUTCOMES, Attempt
+from taskwatt.observations import WASTED_OUTCOMES, Attempt, Stall
 
 EVIDENCE_EVERY_S: Final = 10.0
 """Six traces a minute of a task type at the most, however hard it storms: what a backend has to hold for us."""
@@ -41,25 +41,25 @@ class Evidence:
         self._clock = clock
         self._tasks: OrderedDict[str, _Task] = OrderedDict()
 
-    def keep(self, attempt: Attempt, in_incident: bool) -> bool:
-        """Is the span of this attempt to be marked? Ask once for each time it is made."""
-        task = self._tasks.setdefault(attempt.task, _Task())
-        self._tasks.move_to_end(attempt.task)
+    def keep(self, observed: Attempt | Stall, in_incident: bool) -> bool:
+        """Is its span to be marked? A stall is always evidence. Ask once for each time the span is made."""
+        task = self._tasks.setdefault(observed.task, _Task())
+        self._tasks.move_to_end(observed.task)
         if len(self._tasks) > _TASKS:
             self._tasks.popitem(last=False)
-        if attempt.span_id in task.marked:
+        if observed.span_id in task.marked:
             return True
         now = self._clock()
-        if in_incident or attempt.outcome in WASTED_OUTCOMES:
+        if in_incident or isinstance(observed, Stall) or observed.outcome in WASTED_OUTCOMES:
             if now - task.evidence_at < EVIDENCE_EVERY_S:
                 return False
             task.evidence_at = now
-            task.evidence.append((attempt.trace_id, attempt.span_id))
+            task.evidence.append((observed.trace_id, observed.span_id))
         elif now - task.usual_at < USUAL_EVERY_S:
             return False
         else:
             task.usual_at = now
-        task.marked.append(attempt.span_id)
+        task.marked.append(observed.span_id)
         return True
 
     def of(self, task: str) -> list[Ids]:

@@ -34,8 +34,9 @@ from taskwatt.export.spans import SpanFactory
 from taskwatt.gauges import Probe, Reading
 from taskwatt.incidents import Incident, Transition
 from taskwatt.journal import MAX_BYTES, Journal
-from taskwatt.observations import Attempt, CodeSite, Publish
+from taskwatt.observations import Attempt, CodeSite, Stall
 from taskwatt.segments.reader import Drained
+from taskwatt.segments.records import Observed as Record
 from taskwatt.segments.records import decode
 from taskwatt.windows import Window
 
@@ -92,7 +93,7 @@ class Pipeline:
         self._span_exporters: list[SpanExporter] = span_exporters(environ)
         encoder = Encoder(self._factory)
         direct = bool(self._span_exporters) and all(encoder.used_by(one) for one in self._span_exporters)
-        self._make: Callable[[Attempt | Publish], Told] = encoder.span if direct else self._factory.span
+        self._make: Callable[[Record], Told] = encoder.span if direct else self._factory.span
         self._interval_s = _milliseconds(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), 60.0)
         self._pushes: list[Push] = []
         self._history_push = Push(history.metric_exporter())
@@ -250,10 +251,10 @@ class Pipeline:
             self._drop_span(error)
             return None
 
-    def _keep(self, attempt: Attempt, in_incident: bool) -> bool:
-        kept = self._evidence.keep(attempt, in_incident)
-        if kept:
-            self.instruments.exemplify(attempt)
+    def _keep(self, observed: Attempt | Stall, in_incident: bool) -> bool:
+        kept = self._evidence.keep(observed, in_incident)
+        if kept and isinstance(observed, Attempt):
+            self.instruments.exemplify(observed)
         return kept
 
     def _encodable(self, spans: Sequence[Told]) -> Sequence[Told]:

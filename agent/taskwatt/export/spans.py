@@ -13,7 +13,9 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from taskwatt import __version__
 from taskwatt.export.attributes import attempt_attributes, code_attributes, publish_attributes
-from taskwatt.observations import Attempt, CodeSite, Publish
+from taskwatt.export.stalls import stall_span
+from taskwatt.observations import Attempt, CodeSite, Publish, Stall
+from taskwatt.segments.records import Observed
 
 SCOPE = InstrumentationScope("taskwatt", __version__)
 HOT_ATTEMPT_S: Final = 0.1
@@ -29,7 +31,7 @@ class SpanFactory:
 
     `excluded` says which task names stay out of spans; the ledger has them all the same. `incident_of` and `code_of`
     tell what is known about a task now: its open incident's id, and the line where it burns. `keep`, given an attempt
-    and whether an incident is open, says which spans are marked for samplers.
+    or a stall and whether an incident is open, says which spans are marked for samplers.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class SpanFactory:
         excluded: Callable[[str], bool],
         incident_of: Callable[[str], str | None],
         code_of: Callable[[str], CodeSite | None],
-        keep: Callable[[Attempt, bool], bool] = lambda _attempt, _in_incident: False,
+        keep: Callable[[Attempt | Stall, bool], bool] = lambda _observed, _in_incident: False,
     ) -> None:
         self._resource = resource
         self._excluded = excluded
@@ -47,10 +49,16 @@ class SpanFactory:
         self._code_of = code_of
         self.keep = keep
 
-    def wanted(self, observed: Attempt | Publish | None) -> bool:
+    def wanted(self, observed: Observed | None) -> bool:
+        if isinstance(observed, Stall):
+            return not self._excluded(observed.task)
         return observed is not None and observed.sampled and not observed.exported and not self._excluded(observed.task)
 
-    def span(self, observed: Attempt | Publish) -> ReadableSpan:
+    def span(self, observed: Observed) -> ReadableSpan:
+        if isinstance(observed, Stall):
+            incident = self.incident_of(observed.task)
+            keep = self.keep(observed, incident is not None)
+            return stall_span(observed, self._resource, SCOPE, keep=keep, incident=incident)
         return self._attempt(observed) if isinstance(observed, Attempt) else self._publish(observed)
 
     def _attempt(self, attempt: Attempt) -> ReadableSpan:

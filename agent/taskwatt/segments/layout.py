@@ -95,6 +95,10 @@ PUBLISH: Final = 2
 TOTALS: Final = 3
 """Only in a journal: what was taken from a cell. Attempt number, body size and max RSS hold attempts, firsts, and the
 attempts of that cell so far; retries is the cell's slot."""
+STALL: Final = 4
+"""A step that held an event loop. Its cause stands in outcome, its loop in queue, the process class in publisher;
+business, queue_wait and retry_delay hold the thread's CPU, its run-queue delay and the CPU of the other threads. Code
+and stack are spilled."""
 
 SAMPLED: Final = 1
 REDELIVERED: Final = 2

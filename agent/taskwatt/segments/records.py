@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from taskwatt.observations import OUTCOMES, STATES, Attempt, Cpu, Publish
+from taskwatt.observations import OUTCOMES, STATES, Attempt, Cpu, Publish, Stall
 from taskwatt.segments import layout
 from taskwatt.segments.layout import Record
 from taskwatt.segments.reader import Drained
+from taskwatt.segments.stall_records import decode_stall
 
 SPILLED_ID = "id"
 """Key of a task id that is no UUID within the spilled JSON."""
+
+Observed: TypeAlias = Attempt | Publish | Stall
+"""What a record stands for."""
 
 _CANCELLED: Final = OUTCOMES.index("cancelled")
 _MAX_NS: Final = 1 << 62
@@ -35,7 +39,7 @@ def pack_task_id(task_id: str) -> bytes | None:
     return None
 
 
-def decode(drained: Drained) -> Attempt | Publish | None:
+def decode(drained: Drained) -> Observed | None:
     """The observation; None for what makes no sense to this version (the caller counts it).
 
     That is an unknown kind, outcome or state, and figures that no process can have: one infinite CPU time would
@@ -60,6 +64,8 @@ def decode(drained: Drained) -> Attempt | Publish | None:
             task, task_id, queue, start_ns, duration, publisher, depth, retry, trace_id, span_id, parent_span_id,
             sampled, exported,
         )  # fmt: skip
+    if kind == layout.STALL:
+        return decode_stall(drained)
     if kind != layout.ATTEMPT or outcome >= len(OUTCOMES) or state >= len(STATES):
         return None
     return Attempt(
