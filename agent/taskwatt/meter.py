@@ -62,6 +62,11 @@ class Meter:
             used = (self.serialization - entered[0], self.gc - entered[1])
             self._attempts = (serialization + used[0], collected + used[1], None)
 
+    @property
+    def in_attempt(self) -> bool:
+        """Does an attempt of `enter_attempt` run now?"""
+        return self._attempts[2] is not None
+
     def outside_attempts(self) -> tuple[float, float]:
         """(serialization, gc) CPU seconds outside of the attempts of `enter_attempt`. Any thread."""
         serialization, collected, entered = self._attempts
