@@ -171,6 +171,7 @@ class Runtime:
                     self.deaths,
                     self.ended.get,
                     received,
+                    self._ask_tallies,
                 )
             self.agent.start()
         except Exception as error:
@@ -203,6 +204,9 @@ class Runtime:
             log.warning("taskwatt cannot tell what event loops did in this pool process: %r", error)
         finally:
             self._telling.release()
+
+    def _ask_tallies(self) -> Tallies | None:
+        return self.tallies() if self.tallies is not None else None
 
     def note_death(self, pid: int, death: Death) -> None:
         """A child of this process was reaped; the drainer takes this out when it settles that child's segment."""
