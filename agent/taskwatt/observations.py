@@ -212,7 +212,7 @@ class CoroutineTally(NamedTuple):
     """Of it, what no account's row and no Celery attempt pays for: the type's own line in the ledger."""
     wall_s: float = 0.0
     longest_s: float = 0.0
-    """Longest step since the last reading."""
+    """Longest step since the last reading; 0 while none took 50 us."""
     self_wakes: int = 0
     """Steps that nothing had to happen for: a bare yield, such as `sleep(0)`."""
     started: int = 0

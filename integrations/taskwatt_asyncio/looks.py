@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from time import monotonic, perf_counter
+from types import BuiltinMethodType, GeneratorType
 from types import CoroutineType as NativeCoroutine
-from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from taskwatt.code_site import is_user_code
@@ -104,7 +104,7 @@ def _delay(token: Any, thread: LoopThread, stats: CoroutineType, now: float) -> 
             thread.stamped = WANTED
     elif thread.stamped in (TAKEN, WANTED) or stamped._cancelled:
         ready: Any = getattr(thread.loop, "_ready", None)
-        if ready:
+        if ready and type(ready[-1]._callback) is BuiltinMethodType:  # a task that a future woke
             thread.stamped, thread.stamp_s = ready[-1], thread.end
         else:
             thread.stamped = TAKEN

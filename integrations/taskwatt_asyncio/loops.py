@@ -38,9 +38,33 @@ class LoopThread:
     """One thread in which a loop runs. Written on that thread alone, read from any: plain attributes, no lock."""
 
     __slots__ = (
-        "_clock", "_cpu_s", "_run_delay_s", "alive", "base_cpu", "base_wall", "busy_since", "depth", "detail", "due",
-        "end", "figures", "handle", "ident", "idle_since", "inner", "kind", "loop", "name", "native_id", "plain",
-        "release", "settled_cpu", "since", "stamp_s", "stamped", "step_since", "steps",
+        "_clock",
+        "_cpu_s",
+        "_run_delay_s",
+        "alive",
+        "base_cpu",
+        "base_wall",
+        "busy_since",
+        "depth",
+        "detail",
+        "due",
+        "end",
+        "figures",
+        "handle",
+        "ident",
+        "idle_since",
+        "inner",
+        "kind",
+        "limit",
+        "loop",
+        "name",
+        "native_id",
+        "release",
+        "settled_cpu",
+        "since",
+        "stamp_s",
+        "stamped",
+        "step_since",
     )  # fmt: skip
 
     def __init__(self, loop: AbstractEventLoop, kind: str, figures: figures.LoopFigures) -> None:
@@ -61,8 +85,7 @@ class LoopThread:
         self.step_since = 0.0
         """`perf_counter` when the running step began; 0.0 between steps."""
         self.handle: Handle | None = None
-        """What is running; None between steps, and on uvloop."""
-        self.steps = 0
+        """What is running, or ran last in this iteration; None on uvloop, and while the loop waits."""
         self.detail = _is_detail()
         """Its CPU is that of a Celery attempt, which pays for it: coroutine types only say what for."""
 
@@ -73,8 +96,8 @@ class LoopThread:
         self.release: Callable[[], None] = _nothing
         """Undoes what was done to this one loop."""
         self.alive = 0
-        self.plain = not self.detail and not steps.accounting()
-        """Steps need no account, and none was cut in pieces: the end of a step is the short one."""
+        self.limit = steps.ALWAYS_S if self.detail or steps.accounting() else steps.LONG_S
+        """The end of a step that took longer than this is looked at."""
         self.end = now
         self.base_wall = now
         self.base_cpu = thread_time()
@@ -299,7 +322,7 @@ def _end(thread: LoopThread) -> None:
     sums.run_delay_s += thread.run_delay_s()
     if thread in sums.running:
         sums.running.remove(thread)
-    thread.stamped = None
+    thread.stamped = thread.handle = None
     tell(on_end, thread)
 
 

@@ -83,6 +83,7 @@ def _watched(thread: LoopThread, original: Callable[..., Any], ready: Sized) -> 
             ready_s[thread.depth] += busy
             if busy > SHORT_S:
                 figures.long_period(busy)
+        thread.handle = None
         thread.idle_since = began
         thread.busy_since = 0.0
         try:

@@ -31,6 +31,8 @@ log = logging.getLogger("taskwatt")
 
 LONG_S: Final = 50e-6
 """A step, or a gap before one, that makes reading the CPU clock worth its 0.3 us."""
+ALWAYS_S: Final = -1.0
+"""The limit of a thread on which the end of every step has to be looked at: accounts, pieces that are paid for."""
 MAX_COSTS: Final = 32
 """Long steps of a type, between two readings, of which it is noted how many tasks were alive."""
 
@@ -93,29 +95,31 @@ def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # no
         try:
             callback = self._callback
             kind = type(callback)
-            if thread is not None and not thread.step_since:
-                if kind is step_class:
-                    coroutine = callback.__self__._coro
+            if thread is None or thread.step_since:
+                pass
+            elif kind is step_class:
+                coroutine = callback.__self__._coro
+                stats = by_code.get(id(coroutine.cr_code))
+                if stats is None:
+                    pass
+                elif coroutine.cr_suspended:
+                    stats.self_wakes += 1
+                else:
+                    stats.started += 1
+                    thread.alive += 1
+            elif kind is builtin and self._args and type(callback.__self__) is task_class:
+                coroutine = callback.__self__._coro
+                if coroutine.cr_suspended and self is not thread.stamped:
                     stats = by_code.get(id(coroutine.cr_code))
-                    if stats is not None:
-                        if coroutine.cr_suspended:
-                            stats.self_wakes += 1
-                        else:
-                            stats.started += 1
-                            thread.alive += 1
-                elif kind is builtin and self._args and type(callback.__self__) is task_class:
-                    coroutine = callback.__self__._coro
-                    if coroutine.cr_suspended:
-                        stats = by_code.get(id(coroutine.cr_code))
-                elif step_class is None and kind.__name__ == _STEP:
-                    step_class = kind
+            elif step_class is None and kind.__name__ == _STEP:
+                step_class = kind
         except AttributeError:  # a coroutine that is not Python's own
             stats = None
         try:
             if stats is None:
                 _measured(original, self, thread)
                 return
-            if stats.steps >= stats.next_look or self is thread.stamped:
+            if stats.steps >= stats.next_look:
                 guarded(looks.look, self, self._args, thread, stats, coroutine)
             thread.handle = self
             thread.step_since = start = clock()
@@ -125,16 +129,12 @@ def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # no
             original(self)
             thread.end = end = clock()
             thread.step_since = 0.0
-            thread.handle = None
-            thread.steps += 1
             stats.steps += 1
-            if thread.plain:
-                taken = end - start
-                stats.wall_s += taken
-                if taken > stats.limit:
-                    _long(thread, stats, start, end, taken)
-            else:
+            taken = end - start
+            if taken > thread.limit:
                 _end(thread, stats, start, end, self._context)
+            else:
+                stats.wall_s += taken
             if not coroutine.cr_suspended:
                 _ended(thread, stats, callback.__self__)
         except BaseException as error:
@@ -155,7 +155,7 @@ def settle() -> None:
     if not _accounting:
         _accounting = True
         for thread in tuple(loops.running.values()):
-            thread.plain = False
+            thread.limit = ALWAYS_S
     one = loops.here.thread
     if one is not None and one.step_since:
         pay(one)
@@ -171,7 +171,7 @@ def pay(thread: LoopThread) -> None:
     stats = thread.inner or _running_type(thread)
     thread.settled_cpu += _piece(thread, stats, now - since, now, accounts.account.get())
     thread.since = now
-    thread.plain = False
+    thread.limit = ALWAYS_S
 
 
 def pause(thread: LoopThread) -> None:
@@ -189,11 +189,11 @@ def _running_type(thread: LoopThread) -> CoroutineType:
     handle: Any = thread.handle
     if handle is None:
         return types.other
-    task = _task_of(handle._callback)
+    task = task_of(handle._callback)
     return types.of_callback(handle._callback, handle) if task is None else types.of_task(task)
 
 
-def _task_of(callback: Any) -> Any:
+def task_of(callback: Any) -> Any:
     """The task that a callback is a step of; None for any other callback, a task's other methods included."""
     kind = type(callback)
     if kind.__name__ == _STEP:
@@ -202,11 +202,6 @@ def _task_of(callback: Any) -> Any:
         return None
     owner = callback.__self__
     return owner if isinstance(owner, _TASKS) and callback.__name__ in _STEPS else None
-
-
-def is_step(callback: Any) -> bool:
-    """Is it a task's step?"""
-    return _task_of(callback) is not None
 
 
 def call(callback: Any, *arguments: Any) -> None:
@@ -228,6 +223,44 @@ def call(callback: Any, *arguments: Any) -> None:
     finally:
         thread.inner = None
         guarded(_finish, thread, *begun, None)
+
+
+def call_known(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -> None:
+    """The same where the task's type was known when the step was scheduled: `_run`'s twin."""
+    thread: Any = loops.here.thread
+    if thread is None or thread.step_since or not _installed or stats.steps >= stats.next_look:
+        call(callback, *arguments)
+        return
+    start = 0.0
+    try:
+        if not coroutine.cr_suspended:
+            stats.started += 1
+            thread.alive += 1
+        elif not arguments:
+            stats.self_wakes += 1
+        thread.inner = stats
+        thread.step_since = start = perf_counter()
+        if start - thread.end > LONG_S:
+            thread.base_cpu = thread_time()
+            thread.base_wall = start
+        callback(*arguments)
+        thread.end = end = perf_counter()
+        thread.step_since = 0.0
+        thread.inner = None
+        stats.steps += 1
+        taken = end - start
+        if taken > thread.limit:
+            _end(thread, stats, start, end, None)
+        else:
+            stats.wall_s += taken
+        if not coroutine.cr_suspended:
+            _ended(thread, stats, callback.__self__)
+    except BaseException as error:
+        hide_this_frame(error)
+        if start and thread.step_since:
+            thread.inner = None
+            guarded(_finish, thread, stats, task_of(callback), None, start, None)
+        raise
 
 
 def _measured(original: Callable[[Handle], None], handle: Any, thread: LoopThread | None) -> None:
@@ -257,7 +290,7 @@ def _begin(thread: LoopThread, callback: Any, arguments: Any, handle: Any) -> tu
             pause(thread)
             outer = thread.handle, thread.step_since, thread.settled_cpu, thread.inner
             thread.inner = None
-        task = _task_of(callback)
+        task = task_of(callback)
         coroutine = None
         if task is None:
             stats = types.of_callback(callback, handle)
@@ -287,7 +320,6 @@ def _finish(
     thread.end = end = perf_counter()
     thread.step_since = 0.0
     thread.handle = None
-    thread.steps += 1
     stats.steps += 1
     _end(thread, stats, start, end, context)
     if task is not None and task.done():
@@ -313,21 +345,12 @@ def _begins(thread: LoopThread, stats: CoroutineType, coroutine: Any, callback: 
 
 def _broke_off(thread: LoopThread, stats: CoroutineType, start: float, handle: Any) -> None:
     """An exception came through the loop's own code: SystemExit, KeyboardInterrupt, a signal's."""
-    task = _task_of(handle._callback)
+    task = task_of(handle._callback)
     guarded(_finish, thread, stats, task, None, start, handle._context)
 
 
-def _long(thread: LoopThread, stats: CoroutineType, start: float, end: float, taken: float) -> None:
-    """After a step that was the longest since the last reading, or long enough for its CPU to be read."""
-    if taken > stats.longest_s:
-        stats.longest_s = taken
-        stats.limit = min(taken, LONG_S)
-    if taken > LONG_S:
-        _tell(thread, stats, start, taken, taken + _correct(thread, stats, taken, end))
-
-
 def _end(thread: LoopThread, stats: CoroutineType, start: float, end: float, context: Context | None) -> None:
-    """After any step, accounts and pieces that were paid for included. `context`: the step's; None: the current."""
+    """After a step that was long, or on a thread with accounts and pieces that are paid for. `context`: the step's; None: the current."""
     settled = thread.since > start
     piece = end - thread.since if settled else end - start
     account = None
@@ -337,10 +360,8 @@ def _end(thread: LoopThread, stats: CoroutineType, start: float, end: float, con
     if settled:
         cpu += thread.settled_cpu
     taken = end - start
-    if taken > stats.longest_s:
-        stats.longest_s = taken
-        stats.limit = min(taken, LONG_S)
     if taken > LONG_S:
+        stats.longest_s = max(stats.longest_s, taken)
         _tell(thread, stats, start, taken, cpu)
 
 

@@ -38,7 +38,7 @@ def _coroutine(one: types.CoroutineType) -> CoroutineTally:
     resumed_at = max(lines, key=lines.__getitem__, default=None)
     costs, one.costs = one.costs, []
     longest_s = one.longest_s
-    one.longest_s = one.limit = 0.0
+    one.longest_s = 0.0
     one.recent_looks = 0
     one.next_look = one.steps
     return CoroutineTally(

@@ -29,7 +29,7 @@ class CoroutineType:
 
     __slots__ = (
         "cancelled", "completed", "correction_s", "costs", "defined_at", "delay_s", "delays", "destroyed_pending",
-        "failed", "kind", "limit", "lines", "longest_s", "looks", "name", "never_awaited", "never_retrieved",
+        "failed", "kind", "lines", "longest_s", "looks", "name", "never_awaited", "never_retrieved",
         "next_look", "paid_s", "recent_looks", "self_wakes", "short_waits", "sleeping", "started", "steps",
         "suspended", "timed_out", "waits", "wall_s",
     )  # fmt: skip
@@ -45,9 +45,7 @@ class CoroutineType:
         self.paid_s = 0.0
         """Of its CPU, what an account's row or a Celery attempt pays for."""
         self.longest_s = 0.0
-        """Since the last reading."""
-        self.limit = 0.0
-        """A step longer than this is looked at more closely (the longest so far, or one for which CPU is read)."""
+        """Since the last reading; 0.0 while none took 50 us."""
         self.self_wakes = 0
         self.started = 0
         self.completed = 0

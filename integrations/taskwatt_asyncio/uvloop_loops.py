@@ -10,13 +10,14 @@
 from __future__ import annotations
 
 import logging
+from asyncio import Task
 from collections.abc import Callable
 from time import perf_counter, thread_time
-from types import ModuleType
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from taskwatt.meter import hide_this_frame
-from taskwatt_asyncio import loops, losses, steps
+from taskwatt_asyncio import loops, losses, steps, types
 from taskwatt_asyncio.figures import SHORT_S
 
 log = logging.getLogger("taskwatt")
@@ -133,16 +134,39 @@ def _run_forever(original: Any) -> Any:
 
 
 def _call_soon(original: Any) -> Any:
-    here, is_step, call = loops.here, steps.is_step, steps.call
+    here, by_code, task_of = loops.here, types.by_code, steps.task_of
+    call, call_known = steps.call, steps.call_known
+    builtin = BuiltinMethodType
+    task_class: Any = Task
+    step_class: Any = None
 
     def call_soon(self: Any, callback: Any, *args: Any, context: Any = None) -> Any:
+        nonlocal step_class
+        stats: Any = None
+        coroutine: Any = None
+        step = False
         try:
+            kind = type(callback)
+            if kind is step_class or (kind is builtin and args and type(callback.__self__) is task_class):
+                coroutine = callback.__self__._coro
+                stats = by_code.get(id(coroutine.cr_code))
+                step = stats is not None or task_of(callback) is not None
+            elif kind is not FunctionType and task_of(callback) is not None:
+                step = True
+                if kind is not MethodType:
+                    step_class = kind
+        except AttributeError:  # a coroutine that is not Python's own
+            step = True
+        try:
+            if not step:
+                return original(self, callback, *args, context=context)
             thread = here.thread
-            if thread is not None and is_step(callback):
-                if thread.stamped is None:
-                    thread.stamped, thread.stamp_s = callback, perf_counter()
+            if thread is not None and thread.stamped is None and thread.loop is self:
+                thread.stamped, thread.stamp_s = callback, perf_counter()
+                stats = None
+            if stats is None:
                 return original(self, call, callback, *args, context=context)
-            return original(self, callback, *args, context=context)
+            return original(self, call_known, stats, coroutine, callback, *args, context=context)
         except BaseException as error:
             hide_this_frame(error)
             raise
