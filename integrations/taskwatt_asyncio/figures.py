@@ -99,36 +99,41 @@ class Table:
 
 def tally(figures: LoopFigures, now: float) -> LoopTally:
     """What was counted until `now` (`perf_counter`); any thread. The running busy or idle time is included."""
-    for _ in range(3):
+    for _ in range(2):
         iterations = figures.iterations
-        busy_s, idle_s = figures.busy_s, figures.idle_s
-        periods, seconds, ready = figures.long_periods.copy(), figures.long_s.copy(), figures.ready.copy()
-        cpu_s, run_delay_s = figures.cpu_s, figures.run_delay_s
-        ready_now = timers_now = native_id = 0
-        for thread in tuple(figures.running):
-            native_id = thread.native_id
-            busy_since, idle_since = thread.busy_since, thread.idle_since
-            if busy_since:
-                busy = max(0.0, now - busy_since)
-                busy_s += busy
-                ready[thread.depth] += busy
-                if busy > SHORT_S:
-                    bucket = bisect_left(DELAY_BUCKETS, busy)
-                    periods[bucket] += 1
-                    seconds[bucket] += busy
-            elif idle_since:
-                idle_s += max(0.0, now - idle_since)
-            cpu_s += thread.cpu_s()
-            run_delay_s += thread.run_delay_s()
-            ready_now += length(thread.loop, "_ready")
-            timers_now += length(thread.loop, "_scheduled")
+        told = _tally(figures, now)
         if iterations == figures.iterations:
-            break
+            return told
+    return _tally(figures, now)
+
+
+def _tally(figures: LoopFigures, now: float) -> LoopTally:
+    busy_s, idle_s = figures.busy_s, figures.idle_s
+    periods, seconds, ready = figures.long_periods.copy(), figures.long_s.copy(), figures.ready.copy()
+    cpu_s, run_delay_s = figures.cpu_s, figures.run_delay_s
+    ready_now = timers_now = native_id = 0
+    for thread in tuple(figures.running):
+        native_id = thread.native_id
+        busy_since, idle_since = thread.busy_since, thread.idle_since
+        if busy_since:
+            busy = max(0.0, now - busy_since)
+            busy_s += busy
+            ready[thread.depth] += busy
+            if busy > SHORT_S:
+                bucket = bisect_left(DELAY_BUCKETS, busy)
+                periods[bucket] += 1
+                seconds[bucket] += busy
+        elif idle_since:
+            idle_s += max(0.0, now - idle_since)
+        cpu_s += thread.cpu_s()
+        run_delay_s += thread.run_delay_s()
+        ready_now += length(thread.loop, "_ready")
+        timers_now += length(thread.loop, "_scheduled")
     return LoopTally(
         figures.kind,
         running=bool(figures.running),
         native_id=native_id,
-        iterations=iterations,
+        iterations=figures.iterations,
         busy_s=busy_s,
         idle_s=idle_s,
         cpu_s=cpu_s,

@@ -48,7 +48,7 @@ def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, c
     if stats.steps < stats.next_look:
         return
     _next(stats)
-    if coroutine is None or type(coroutine) is not NativeCoroutine:
+    if not _is_native(coroutine):
         return
     before, stats.suspended = stats.suspended, (id(coroutine), stats.steps, now, stats.wall_s)
     if not coroutine.cr_suspended:
@@ -110,12 +110,16 @@ def _delay(token: Any, thread: LoopThread, stats: CoroutineType, now: float) -> 
             thread.stamped = TAKEN
 
 
+def _is_native(coroutine: Any) -> bool:
+    return type(coroutine) is NativeCoroutine
+
+
 def _chain(coroutine: Any) -> list[tuple[Any, Any]]:
     """(frame, what it awaits) from the task's coroutine inwards, as far as can be seen."""
     chain: list[tuple[Any, Any]] = []
     one = coroutine
     while len(chain) < _MAX_DEPTH:
-        kind = type(one)
+        kind: type[object] = type(one)
         if kind is NativeCoroutine:
             frame, awaited = one.cr_frame, one.cr_await
         elif kind is GeneratorType:

@@ -203,7 +203,7 @@ def start(loop: AbstractEventLoop) -> LoopThread:
 def attach() -> None:
     """Measure the loops that already run. What the current step has used until now stays uncounted."""
     global _attaching
-    from asyncio import _get_running_loop
+    from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # documented
 
     _attaching = True
     codes = {BaseEventLoop.run_forever.__code__}

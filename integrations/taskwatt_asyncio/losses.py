@@ -11,7 +11,7 @@ import warnings
 from asyncio import BaseEventLoop, Task
 from collections.abc import Callable
 from types import CodeType, FunctionType, SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from taskwatt.meter import hide_this_frame
 from taskwatt_asyncio import types
@@ -22,26 +22,28 @@ _NEVER_RETRIEVED: Final = "exception was never retrieved"
 _DESTROYED: Final = "Task was destroyed but it is pending!"
 _WARN: Final = "_warn_unawaited_coroutine"
 
-_originals: dict[Any, Callable[..., Any]] = {}
+_originals: dict[Any, tuple[Any, Any]] = {}
+"""By class, or the module `warnings`: what stood there itself (None: inherited), and what was put there."""
 _failed = False
 
 
 def install() -> None:
     """Patch both, for every loop of the process. Idempotent."""
-    if _originals:
+    if warnings in _originals:
         return
     watch(BaseEventLoop)
     original = getattr(warnings, _WARN, None)
     if original is not None:
-        _originals[warnings] = original
-        setattr(warnings, _WARN, _counting(original))
+        ours = _counting(original)
+        _originals[warnings] = original, ours
+        setattr(warnings, _WARN, ours)
 
 
 def watch(loop_class: Any) -> None:
     """Patch a class of loops that has a `call_exception_handler` of its own."""
     if loop_class in _originals:
         return
-    original = _originals[loop_class] = loop_class.call_exception_handler
+    original = loop_class.call_exception_handler
 
     def call_exception_handler(self: Any, context: dict[str, Any]) -> None:
         _count(context)
@@ -52,17 +54,19 @@ def watch(loop_class: Any) -> None:
             raise
 
     call_exception_handler.__wrapped__ = original  # type: ignore[attr-defined]
+    _originals[loop_class] = cast(Any, vars(loop_class)).get("call_exception_handler"), call_exception_handler
     loop_class.call_exception_handler = call_exception_handler
 
 
 def uninstall() -> None:
-    for owner, original in tuple(_originals.items()):
+    for owner, (own, ours) in tuple(_originals.items()):
         name = _WARN if owner is warnings else "call_exception_handler"
-        if getattr(getattr(owner, name), "__wrapped__", None) is original:
-            if (isinstance(owner, type) and name not in vars(owner.__base__ or object)) or owner is warnings:
-                setattr(owner, name, original)
-            else:
-                delattr(owner, name)
+        if cast(Any, vars(owner)).get(name) is not ours:
+            continue
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
     _originals.clear()
 
 
@@ -77,8 +81,8 @@ def _count(context: dict[str, Any]) -> None:
             coroutine: Any = context["task"].get_coro()
             stats = types.of_coroutine(coroutine)
             stats.destroyed_pending += 1
-            if not getattr(coroutine, "cr_suspended", True):  # its end is counted, so its beginning must be
-                stats.started += 1
+            unborn = getattr(coroutine, "cr_frame", None) is not None and not coroutine.cr_suspended
+            stats.started += unborn  # its end is counted, so its beginning must be
     except Exception as error:
         _say(error)
 

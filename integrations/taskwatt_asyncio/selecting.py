@@ -33,7 +33,8 @@ def install(thread: LoopThread) -> Callable[[], None]:
         thread.busy_since = 0.0
         thread.figures.partial = UNSEEN
         return _nothing
-    own = vars(selector).get("select") if hasattr(selector, "__dict__") else None
+    attributes: Any = getattr(selector, "__dict__", {})
+    own = attributes.get("select")
     select = _watched(thread, selector.select, ready)
     try:
         selector.select = select
@@ -43,7 +44,7 @@ def install(thread: LoopThread) -> Callable[[], None]:
         return _nothing
 
     def release() -> None:
-        if vars(selector).get("select") is select:
+        if attributes.get("select") is select:
             if own is None:
                 del selector.select
             else:

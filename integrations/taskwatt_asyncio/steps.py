@@ -11,12 +11,12 @@ is asked) is inline; everything else goes through `_measured`. A step is run by 
 from __future__ import annotations
 
 import logging
-from asyncio import Future, Handle, Task, tasks
+from asyncio import Handle, Task, tasks
 from collections.abc import Callable
 from contextvars import Context
 from time import perf_counter, thread_time
 from types import BuiltinMethodType, MethodType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskwatt import accounts
 from taskwatt.interruption import raised_by_a_signal
@@ -79,7 +79,7 @@ def uninstall() -> None:
 
 
 def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # noqa: C901  # the hot path, in one piece
-    here = loops.here
+    here = cast(Any, loops.here)
     by_code = types.by_code
     clock = perf_counter
     cpu_clock = thread_time
@@ -91,10 +91,11 @@ def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # no
         nonlocal step_class
         thread: Any = here.thread
         stats: Any = None
+        coroutine: Any = None
         start = 0.0
+        callback = self._callback
+        kind: type[object] = type(callback)
         try:
-            callback = self._callback
-            kind = type(callback)
             if thread is None or thread.step_since:
                 pass
             elif kind is step_class:
@@ -132,11 +133,11 @@ def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # no
             stats.steps += 1
             taken = end - start
             if taken > thread.limit:
-                _end(thread, stats, start, end, self._context)
+                guarded(_end, thread, stats, start, end, self._context)
             else:
                 stats.wall_s += taken
             if not coroutine.cr_suspended:
-                _ended(thread, stats, callback.__self__)
+                guarded(_ended, thread, stats, callback.__self__)
         except BaseException as error:
             hide_this_frame(error)
             if start and thread.step_since:
@@ -195,7 +196,7 @@ def _running_type(thread: LoopThread) -> CoroutineType:
 
 def task_of(callback: Any) -> Any:
     """The task that a callback is a step of; None for any other callback, a task's other methods included."""
-    kind = type(callback)
+    kind: type[object] = type(callback)
     if kind.__name__ == _STEP:
         return callback.__self__
     if kind is not BuiltinMethodType and kind is not MethodType:
@@ -227,7 +228,7 @@ def call(callback: Any, *arguments: Any) -> None:
 
 def call_known(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -> None:
     """The same where the task's type was known when the step was scheduled: `_run`'s twin."""
-    thread: Any = loops.here.thread
+    thread = loops.here.thread
     if thread is None or thread.step_since or not _installed or stats.steps >= stats.next_look:
         call(callback, *arguments)
         return
@@ -250,11 +251,11 @@ def call_known(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -> No
         stats.steps += 1
         taken = end - start
         if taken > thread.limit:
-            _end(thread, stats, start, end, None)
+            guarded(_end, thread, stats, start, end, None)
         else:
             stats.wall_s += taken
         if not coroutine.cr_suspended:
-            _ended(thread, stats, callback.__self__)
+            guarded(_ended, thread, stats, callback.__self__)
     except BaseException as error:
         hide_this_frame(error)
         if start and thread.step_since:
@@ -350,7 +351,10 @@ def _broke_off(thread: LoopThread, stats: CoroutineType, start: float, handle: A
 
 
 def _end(thread: LoopThread, stats: CoroutineType, start: float, end: float, context: Context | None) -> None:
-    """After a step that was long, or on a thread with accounts and pieces that are paid for. `context`: the step's; None: the current."""
+    """After a step that was long, or on a thread with accounts and pieces that are paid for.
+
+    `context`: the step's; None: the current.
+    """
     settled = thread.since > start
     piece = end - thread.since if settled else end - start
     account = None
@@ -402,15 +406,15 @@ def _ended(thread: LoopThread, stats: CoroutineType, task: Any) -> None:
     thread.alive -= 1
     if task._exception is not None:
         stats.failed += 1
-    elif Future.cancelled(task):
+    elif task.cancelled():
         stats.cancelled += 1
     else:
         stats.completed += 1
 
 
-def end_eager(thread: LoopThread, outer: CoroutineType | None, coroutine: Any, task: Any, began: float) -> None:
+def end_eager(thread: LoopThread, outer: Any, coroutine: Any, task: Any, began: float) -> None:
     """A task was made inside the running step; has it also made its first one? Then that is its own."""
-    stats = thread.inner
+    stats, task = thread.inner, cast(Any, task)
     done = task is not None and task.done()
     if stats is None or not (done or getattr(coroutine, "cr_suspended", False)):
         thread.inner = outer

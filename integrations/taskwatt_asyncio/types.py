@@ -11,7 +11,7 @@ from functools import partial
 from os.path import basename
 from types import CodeType, MethodType
 from types import CoroutineType as NativeCoroutine
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from taskwatt.observations import OTHER, StepKind
 
@@ -92,7 +92,7 @@ def of_coroutine(coroutine: Any) -> CoroutineType:
         native = type(coroutine) is NativeCoroutine
         code: Any = coroutine.cr_code if native else _code_of(coroutine)
         if not isinstance(code, CodeType):
-            kind = type(coroutine)
+            kind: type[object] = type(coroutine)
             return _found.get(kind) or _remember(kind, kind, f"{kind.__module__}.{kind.__qualname__}", "task", None)
         # A wrapped coroutine function (functools.wraps) shares its code with all that its decorator wrapped.
         name: str = coroutine.__qualname__
@@ -159,7 +159,7 @@ def forget() -> None:
 def _of_callable(callback: Any, handle: Handle | None) -> CoroutineType:
     owner = getattr(callback, "__self__", None)
     name = getattr(callback, "__qualname__", None)
-    kind = type(callback)
+    kind: type[object] = type(callback)
     if isinstance(name, str):
         module = getattr(callback, "__module__", None) or type(owner).__module__
         full = f"{module}.{name}"
@@ -208,14 +208,14 @@ def _is_transport(function: Any) -> bool:
     return bool(function.__module__ == "asyncio.selector_events")
 
 
-def _protocol_type(transport: Any) -> type | None:
-    protocol = getattr(transport, "_protocol", None)
+def _protocol_type(transport: Any) -> Any:
+    protocol: Any = getattr(transport, "_protocol", None)
     if type(protocol).__module__ == "asyncio.sslproto":
         protocol = getattr(protocol, "_app_protocol", protocol)
-    return None if protocol is None else type(protocol)
+    return None if protocol is None else cast(Any, type(protocol))
 
 
-def _called(protocol: type) -> str:
+def _called(protocol: Any) -> str:
     if issubclass(protocol, BufferedProtocol):
         return "buffer_updated"
     return "datagram_received" if not hasattr(protocol, "data_received") else "data_received"
@@ -229,7 +229,8 @@ def _kind(handle: Handle | None) -> StepKind:
     selector = getattr(getattr(handle, "_loop", None), "_selector", None)
     watched: Any = selector.get_map() if selector is not None else None
     if watched and len(by_name) < MAX_TYPES:
-        for key in tuple(watched.values()):
-            if isinstance(key.data, tuple) and handle in key.data:
+        data: Any
+        for data in [key.data for key in tuple(watched.values())]:
+            if isinstance(data, tuple) and handle in data:
                 return "io"
     return "callback"

@@ -14,7 +14,7 @@ from asyncio import Task
 from collections.abc import Callable
 from time import perf_counter, thread_time
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from taskwatt.meter import hide_this_frame
 from taskwatt_asyncio import loops, losses, steps, types
@@ -92,7 +92,7 @@ def install(module: ModuleType) -> None:
 def uninstall() -> None:
     """Idempotent. Loops that run go on without us."""
     for name, (original, ours) in tuple(_methods.items()):
-        if vars(_class).get(name) is ours:
+        if _own(name) is ours:
             if original is None:
                 delattr(_class, name)
             else:
@@ -107,13 +107,17 @@ def watch(thread: loops.LoopThread) -> Callable[[], None]:
 
 
 def _patch(name: str, wrap: Callable[[Any], Any]) -> None:
-    own = vars(_class).get(name)
+    own = _own(name)
     original = getattr(_class, name)
     ours = wrap(original)
     ours.__wrapped__, ours.__name__, ours.__qualname__ = original, original.__name__, original.__qualname__
     ours.__doc__ = original.__doc__
     _methods[name] = own, ours
     setattr(_class, name, ours)
+
+
+def _own(name: str) -> Any:
+    return cast(Any, vars(_class)).get(name)
 
 
 def _run_forever(original: Any) -> Any:
@@ -146,7 +150,7 @@ def _call_soon(original: Any) -> Any:
         coroutine: Any = None
         step = False
         try:
-            kind = type(callback)
+            kind: type[object] = type(callback)
             if kind is step_class or (kind is builtin and args and type(callback.__self__) is task_class):
                 coroutine = callback.__self__._coro
                 stats = by_code.get(id(coroutine.cr_code))
