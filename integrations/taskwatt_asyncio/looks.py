@@ -14,6 +14,7 @@ from types import CoroutineType as NativeCoroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from taskwatt.code_site import is_user_code
+from taskwatt_asyncio.types import class_of
 
 if TYPE_CHECKING:
     from taskwatt_asyncio.loops import LoopThread
@@ -119,7 +120,7 @@ def _chain(coroutine: Any) -> list[tuple[Any, Any]]:
     chain: list[tuple[Any, Any]] = []
     one = coroutine
     while len(chain) < _MAX_DEPTH:
-        kind: type[object] = type(one)
+        kind = class_of(one)
         if kind is NativeCoroutine:
             frame, awaited = one.cr_frame, one.cr_await
         elif kind is GeneratorType:

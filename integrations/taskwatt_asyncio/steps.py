@@ -7,6 +7,8 @@ every type that holds 5 % of the CPU, beside threads that hog the interpreter an
 `_run` below is written for speed: what is usual (the task of a type that is known, on a thread of which nothing else
 is asked) is inline; everything else goes through `_measured`. A step is run by the original whatever fails in here.
 """
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
+# In `_run` a type that was found implies that there is a thread: not asked twice.
 
 from __future__ import annotations
 
@@ -81,6 +83,7 @@ def uninstall() -> None:
 def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # noqa: C901  # the hot path, in one piece
     here = cast(Any, loops.here)
     by_code = types.by_code
+    class_of = types.class_of
     clock = perf_counter
     cpu_clock = thread_time
     task_class: Any = Task
@@ -94,7 +97,7 @@ def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # no
         coroutine: Any = None
         start = 0.0
         callback = self._callback
-        kind: type[object] = type(callback)
+        kind = class_of(callback)
         try:
             if thread is None or thread.step_since:
                 pass
@@ -196,7 +199,7 @@ def _running_type(thread: LoopThread) -> CoroutineType:
 
 def task_of(callback: Any) -> Any:
     """The task that a callback is a step of; None for any other callback, a task's other methods included."""
-    kind: type[object] = type(callback)
+    kind = types.class_of(callback)
     if kind.__name__ == _STEP:
         return callback.__self__
     if kind is not BuiltinMethodType and kind is not MethodType:
@@ -414,8 +417,8 @@ def _ended(thread: LoopThread, stats: CoroutineType, task: Any) -> None:
 
 def end_eager(thread: LoopThread, outer: Any, coroutine: Any, task: Any, began: float) -> None:
     """A task was made inside the running step; has it also made its first one? Then that is its own."""
-    stats, task = thread.inner, cast(Any, task)
-    done = task is not None and task.done()
+    stats = thread.inner
+    done = bool(task and task.done())
     if stats is None or not (done or getattr(coroutine, "cr_suspended", False)):
         thread.inner = outer
         pay(thread)

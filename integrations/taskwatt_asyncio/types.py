@@ -7,6 +7,7 @@ not fit shares one type, `other`. No lock: names are claimed with `setdefault`, 
 from __future__ import annotations
 
 from asyncio import BufferedProtocol, Handle, TimerHandle
+from collections.abc import Callable
 from functools import partial
 from os.path import basename
 from types import CodeType, MethodType
@@ -19,6 +20,9 @@ MAX_TYPES: Final = 1_000
 MAX_CODES: Final = 4_000
 """Code objects kept alive: several may share a name (a function defined anew at each call of another)."""
 _MAX_PARTIALS: Final = 8
+
+class_of: Callable[[Any], Any] = type
+"""`type` itself, for whom it is too much to know a type of what."""
 
 Place = tuple[str, str, int]
 """Function, file, line."""
@@ -92,7 +96,7 @@ def of_coroutine(coroutine: Any) -> CoroutineType:
         native = type(coroutine) is NativeCoroutine
         code: Any = coroutine.cr_code if native else _code_of(coroutine)
         if not isinstance(code, CodeType):
-            kind: type[object] = type(coroutine)
+            kind = class_of(coroutine)
             return _found.get(kind) or _remember(kind, kind, f"{kind.__module__}.{kind.__qualname__}", "task", None)
         # A wrapped coroutine function (functools.wraps) shares its code with all that its decorator wrapped.
         name: str = coroutine.__qualname__
@@ -159,7 +163,7 @@ def forget() -> None:
 def _of_callable(callback: Any, handle: Handle | None) -> CoroutineType:
     owner = getattr(callback, "__self__", None)
     name = getattr(callback, "__qualname__", None)
-    kind: type[object] = type(callback)
+    kind = class_of(callback)
     if isinstance(name, str):
         module = getattr(callback, "__module__", None) or type(owner).__module__
         full = f"{module}.{name}"

@@ -138,7 +138,7 @@ def _run_forever(original: Any) -> Any:
 
 
 def _call_soon(original: Any) -> Any:
-    here, by_code, task_of = loops.here, types.by_code, steps.task_of
+    here, by_code, task_of, class_of = loops.here, types.by_code, steps.task_of, types.class_of
     call, call_known = steps.call, steps.call_known
     builtin = BuiltinMethodType
     task_class: Any = Task
@@ -150,7 +150,7 @@ def _call_soon(original: Any) -> Any:
         coroutine: Any = None
         step = False
         try:
-            kind: type[object] = type(callback)
+            kind = class_of(callback)
             if kind is step_class or (kind is builtin and args and type(callback.__self__) is task_class):
                 coroutine = callback.__self__._coro
                 stats = by_code.get(id(coroutine.cr_code))
