@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test demo check bench faults e2e clean
+.PHONY: test demo example check bench faults e2e clean
 .NOTPARALLEL:
 
 test: $(VENV)/.dev
@@ -15,6 +15,10 @@ test: $(VENV)/.dev
 
 demo: $(VENV)/.demo
 	$(BIN)/taskwatt demo
+
+EXAMPLE := blocked_loop
+example: $(VENV)/.dev
+	$(BIN)/python examples/$(EXAMPLE)/run.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
