@@ -4,10 +4,11 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 endif
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test demo example check bench faults e2e clean
+.PHONY: test test-asyncio demo example check bench peers faults e2e clean
 .NOTPARALLEL:
 
 test: $(VENV)/.dev
@@ -27,8 +28,15 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+bench: $(VENV)/.dev $(PEERS)/.installed
+	BENCH_PEERS=$(PEERS) $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# Other tools of this kind, to be measured beside this one; what cannot be installed is said in the table.
+peers: $(PEERS)/.installed
+
+# CPython's own tests of asyncio, without the agent and with it; TEST_ASYNCIO_ARGS=--full for the long ones too.
+test-asyncio: $(VENV)/.dev
+	$(BIN)/python -m tests.cpython $(TEST_ASYNCIO_ARGS)
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
@@ -38,12 +46,16 @@ e2e: $(VENV)/.dev
 	$(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev]'
 	touch $@ $(VENV)/.demo
+
+$(PEERS)/.installed: benchmarks/peers.py constraints.txt | $(VENV)/.dev
+	BENCH_PEERS=$(PEERS) $(BIN)/python -m benchmarks.peers
+	touch $@
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[demo]'

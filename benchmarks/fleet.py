@@ -50,12 +50,13 @@ class Cpu:
 
 def cpu_of(main: int, child: int) -> Cpu:
     """Read from outside. The process clocks are exact at any moment; other threads sleep when they are read (Linux)."""
-    others = {pid: _other_threads(pid) for pid in (main, child)}
+    others = {pid: other_threads(pid) for pid in (main, child)}
     first = {pid: (clocks.process_cpu(pid) or 0.0) - others[pid] for pid in (main, child)}
     return Cpu(first[main], first[child], sum(others.values()))
 
 
-def _other_threads(pid: int) -> float:
+def other_threads(pid: int) -> float:
+    """CPU seconds of all threads of a process but its first; of those that live."""
     spent = 0.0
     for thread in Path(f"/proc/{pid}/task").iterdir():
         if thread.name != str(pid):

@@ -32,9 +32,24 @@ class Row:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def table(rows: Iterable[Row]) -> str:
+@dataclass(frozen=True, slots=True)
+class NotMeasured:
+    """A row without a figure."""
+
+    part: str
+    what: str
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def table(rows: Iterable[Row | NotMeasured]) -> str:
     cells = [("part", "what", "median", "95 % interval", "n", "budget", "")]
     for row in rows:
+        if isinstance(row, NotMeasured):
+            cells.append((row.part, row.what, "", "", "", "", f"not measured here: {row.reason}"))
+            continue
         value = row.value
         budget = "" if row.budget is None else f"<= {row.budget:g} {row.unit}"
         middle = f"{_figure(value.middle)} {row.unit}"

@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from taskwatt import clocks, rules
+from taskwatt.charging import Charging
 from taskwatt.code_watch import CodeWatch
 from taskwatt.drainer import Collected, Death, Drainer, Live
 from taskwatt.export.history import HistoryWriter
@@ -26,14 +27,14 @@ from taskwatt.export.pipeline import Pipeline
 from taskwatt.gauges import Reading
 from taskwatt.incidents import Incident, Incidents
 from taskwatt.journal import Journal
-from taskwatt.meter import meter
-from taskwatt.observations import Activity, Outcome, ProcessClass
+from taskwatt.observations import Outcome, ProcessClass, Tallies
 from taskwatt.report.triage import Document, ProcessDescription, document
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
 from taskwatt.settings import Settings
 from taskwatt.windows import Window
 from taskwatt.windows.capacity import Capacity
 from taskwatt.windows.ledger import NO_TASK, Kept, Key, Ledger, Served, Snapshot, weight
+from taskwatt.windows.loops import LoopWindows
 from taskwatt.windows.tasks import TaskWindows
 
 if TYPE_CHECKING:
@@ -66,15 +67,21 @@ class Agent:
         deaths: dict[int, Death],
         ended_as: Callable[[str], str | None],
         received: Callable[[], Mapping[str, float]],
+        tallies: Callable[[], Tallies | None] = lambda: None,
     ) -> None:
-        """`received`: serialization CPU of the owning process by task type since the last call (decoding messages)."""
+        """`received`: serialization CPU of the owning process by task type since the last call (decoding messages).
+
+        `tallies`: what the event loops of this process have counted.
+        """
         self._runtime, self._directory, self._segment = runtime, directory, segment
         self._class: ProcessClass = process_class
-        self._deaths, self._ended_as, self._received = deaths, ended_as, received
+        self._deaths, self._ended_as = deaths, ended_as
         self.ledger = Ledger()
         self.dropped: dict[str, int] = {}
         self.slots = 0
         self._tasks = TaskWindows()
+        self._charging = Charging(process_class, self.ledger, self._tasks, received, tallies)
+        self.loops = LoopWindows(WINDOWS)
         self._capacity = Capacity()
         self._incidents = Incidents(time.time_ns)
         self._journal = Journal(directory.path)
@@ -94,10 +101,6 @@ class Agent:
         self._code = CodeWatch(self._drainer.ask_for_code)
         self._snapshots: list[tuple[float, Kept]] = []
         self._drops: list[int] = []
-        self._clock = self._unbooked = 0.0
-        self._charged: dict[Activity, float] = {"agent": 0.0, "serialization": 0.0, "gc": 0.0}
-        self._decoded: dict[str, float] = {}
-        """By task type: what decoding took of messages of which no attempt has settled yet."""
         self._cores: dict[int, float] = {}
         self._found = False
         """Did the last judgement find anything? Then the next ones count towards an incident."""
@@ -151,7 +154,7 @@ class Agent:
     # Life.
 
     def start(self) -> None:
-        self._charge_own([], [])  # what the process used until now served nobody
+        self._charging.charge([], [])  # what the process used until now served nobody
         self._pipeline.start()
         self._thread.start()
 
@@ -203,7 +206,8 @@ class Agent:
         with self._pipeline.folding:
             collected = self._drainer.collect()
             served = self._fold(collected)
-        self._charge_own(collected.live, served)
+            charged = self._charging.charge(collected.live, served, final=self._stop.is_set())
+            self._fold_loops(collected)
         for process_class, seconds in collected.idle_cpu.items():
             self.ledger.book(process_class, NO_TASK, "none", "framework", seconds)
         for process_class, seconds in collected.kernel.items():
@@ -214,8 +218,8 @@ class Agent:
         self._measure_cores(now, collected.live)
         self._code.note(collected.code, now)
         live = _live_cells(collected.live, self.ledger)
-        for task, seconds in self._decoded.items():
-            live[self._class, task, "pending", "serialization"] = seconds
+        for key, seconds in charged.items():
+            live[key] = live.get(key, 0.0) + seconds
         self._snapshots.append((now, self.ledger.keep(live)))
         self._drops.append(sum(self.dropped.values()))
         del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
@@ -228,7 +232,7 @@ class Agent:
 
     def _quiet(self, now: float, live: Sequence[Live], served: Sequence[Served]) -> bool:
         """Would judging say what it said the last time? Nothing ran, ended or burned within the longest window."""
-        running = served or self._found or any(one.task for one in live) or self._incidents.active
+        running = served or self._found or any(one.task for one in live) or self._incidents.active or self.loops.blocked
         young = len(self._snapshots) <= max(WINDOWS)
         if running or self._cores.keys() != self._seen or sum(self._cores.values()) > QUIET_CORES:
             self._busy_at = now
@@ -275,7 +279,7 @@ class Agent:
             self._pipeline.record(task, attempt)
             served.append(Served(process_class, task, outcome, not attempt.first, weight(attempt)))
             if own:
-                self._unbooked -= attempt.cpu.total - attempt.cpu.subprocesses
+                self._charging.told(attempt.cpu.total - attempt.cpu.subprocesses)
         for one in collected.totals:
             task = self.ledger.name(one.task)
             self.ledger.attempts[one.process_class, task, one.outcome, one.state] += one.attempts
@@ -288,52 +292,15 @@ class Agent:
         self.dropped["history"] = self._history.dropped
         return served
 
-    def _own_activities(self) -> dict[Activity, float]:
-        """CPU seconds of this process by what it is known to be, outside of attempts that run in it."""
-        agent = meter.agent
-        for ident in (self._thread.ident, self._pipeline.native_id):
-            agent += (clocks.thread_cpu(ident) or 0.0) if ident is not None else 0.0
-        serialization, collected = meter.outside_attempts()
-        return {"agent": agent, "serialization": serialization, "gc": collected}
-
-    def _charge_own(self, live: Sequence[Live], served: list[Served]) -> None:
-        """Book this process's own CPU since the last tick: to the attempts it served, or to nobody.
-
-        An attempt that runs in this very process (the solo pool) says itself what it used; until then it is pending,
-        and the process's other activities wait for their share if they must.
-        """
-        before, self._clock = self._clock, time.process_time()
-        self.ledger.kernel[self._class] += self._clock - before
-        self._unbooked += self._clock - before
-        decoded = self._decoding_of({one.task for one in served})
-        waiting = sum(self._decoded.values())
-        running = sum(one.unbooked_s for one in live if one.pid == os.getpid())
-        left = max(0.0, self._unbooked - running - waiting)
-        self._unbooked -= left
-        activities = self._own_activities()
-        activities["serialization"] -= waiting
-        spent: dict[Activity, float] = {}
-        for activity, seconds in activities.items():
-            spent[activity] = max(0.0, min(seconds - self._charged[activity], left))
-            self._charged[activity] += spent[activity]
-            left -= spent[activity]
-        spent["framework"] = left
-        for task, seconds in decoded.items():
-            part = min(seconds, spent["serialization"])
-            spent["serialization"] -= part
-            self._share({"serialization": part}, [one for one in served if one.task == task])
-        self._share(spent, served)
-
-    def _decoding_of(self, settled: set[str]) -> dict[str, float]:
-        """What decoding their messages took, of the task types that settled; the rest goes on waiting for its own."""
-        for task, seconds in self._received().items():
-            name = self.ledger.name(task)
-            self._decoded[name] = self._decoded.get(name, 0.0) + seconds
-        ready = [task for task in self._decoded if task in settled or self._stop.is_set()]
-        return {task: self._decoded.pop(task) for task in ready}
-
-    def _share(self, spent: Mapping[Activity, float], served: list[Served]) -> None:
-        self._tasks.add_share(self._class, self.ledger.apportion(self._class, spent, served))
+    def _fold_loops(self, collected: Collected) -> None:
+        if self._charging.work.tallies is not None:
+            self.loops.fold("", self._charging.work.tallies)
+        for one in collected.counted:
+            self.loops.fold(one.source, one.tallies, anew=one.anew)
+            if one.ended:
+                self.loops.forget(one.source)
+        self.loops.stalled(collected.stalls)
+        self.loops.roll()
 
     def _window_of(self, slices: int, latest: Snapshot, live: Sequence[Live]) -> Window:
         now, _ = self._snapshots[-1]
@@ -346,16 +313,24 @@ class Agent:
             table[task, outcome, activity] += value
             by_task[process_class, task][outcome] += value
         kernel = sum(delta.kernel.values())
+        coroutines = self.loops.coroutines(slices)
+        code = {one.name: one.code for one in coroutines if one.code is not None} | self._code.sites
+        in_flight = _running(live, self.ledger)
+        for name, number in self._charging.work.open.items():
+            in_flight.setdefault((self._class, self.ledger.name(name)), (number, 0.0))
         return Window(
             seconds=seconds,
             process_class=self._class,
-            tasks=self._tasks.over(slices, by_task, _running(live, self.ledger), self._code.sites, self._code.missing),
+            tasks=self._tasks.over(slices, by_task, in_flight, code, self._code.missing),
             host=self._capacity.window(float(slices)),
             cpu_total=kernel,
             cpu_none=sum(value for key, value in table.items() if key[1] == "none"),
             cpu_unattributed=kernel - sum(table.values()),
             slots=self.slots,
             ledger=dict(table),
+            coroutines=coroutines,
+            loops=self.loops.over(slices),
+            interpreter=self.loops.interpreter(slices),
             dropped=self._drops[-1] - self._drops[max(0, len(self._drops) - 1 - slices)],
         )
 

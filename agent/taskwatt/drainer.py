@@ -14,10 +14,22 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from taskwatt.journal import Journal
-from taskwatt.observations import OUTCOMES, STATES, Attempt, CodeSite, Cpu, Outcome, ProcessClass, Publish, Stall
+from taskwatt.observations import (
+    OUTCOMES,
+    STATES,
+    Attempt,
+    CodeSite,
+    Cpu,
+    Outcome,
+    ProcessClass,
+    Publish,
+    Stall,
+    Tallies,
+)
 from taskwatt.segments import AgentDirectory, Damaged, SegmentReader, SegmentWriter
 from taskwatt.segments.reader import Cell, Drained, InFlight
 from taskwatt.segments.records import Taken, decode, killed, pack_taken
+from taskwatt.segments.tallies import SUFFIX, TallyReader
 
 log = logging.getLogger("taskwatt")
 
@@ -70,6 +82,18 @@ class Live(NamedTuple):
     running_s: float
 
 
+class Counted(NamedTuple):
+    """What the event loops of a child had counted when it last said so."""
+
+    source: str
+    """Its segment's name."""
+    tallies: Tallies
+    anew: bool
+    """Did it say so since the last reading?"""
+    ended: bool
+    """It has died: this was its last word."""
+
+
 @dataclass(slots=True)
 class Collected:
     """One tick's worth of news."""
@@ -84,6 +108,7 @@ class Collected:
     """What the kernel charged the children since the last tick."""
     live: list[Live] = field(default_factory=list[Live])
     code: list[CodeSite] = field(default_factory=list[CodeSite])
+    counted: list[Counted] = field(default_factory=list[Counted])
     dropped: dict[str, int] = field(default_factory=dict[str, int])
 
 
@@ -99,6 +124,8 @@ class _Process:
     outlived: float = 0.0
     cells: dict[int, Cell] = field(default_factory=dict[int, Cell])
     counted: tuple[int, int, int, int] = (0, 0, 0, 0)
+    tallies: TallyReader | None = None
+    """None of the draining process, which is asked itself."""
 
 
 class Drainer:
@@ -161,6 +188,7 @@ class Drainer:
             if killed is not None:
                 records.append(killed)
         self._keep(process, records, found)
+        self._read_tallies(process, alive, found)
         self._account(process, alive, running, found)
         return not alive
 
@@ -170,6 +198,8 @@ class Drainer:
         process.reader.close()
         if path not in self._refused:
             path.unlink(missing_ok=True)
+        if process.tallies is not None:
+            process.tallies.path.unlink(missing_ok=True)
         if self._deaths.pop(process.reader.pid, None) is None and self._own is not None:
             self._unreaped[process.reader.pid] = process.clock + process.subprocesses
             while len(self._unreaped) > _UNREAPED:
@@ -236,7 +266,8 @@ class Drainer:
 
     def _adopt(self, reader: SegmentReader, own: bool) -> None:
         reader.skip_to(self.journal.highest.get(reader.name, 0) + 1)
-        self._processes[reader.path] = _Process(reader, reader.process_class, own)
+        tallies = None if own else TallyReader(reader.path.with_suffix(SUFFIX))
+        self._processes[reader.path] = _Process(reader, reader.process_class, own, tallies=tallies)
 
     def _keep(self, process: _Process, records: list[Drained], found: Collected) -> None:
         if not records:
@@ -276,11 +307,18 @@ class Drainer:
         found.code.extend(reader.code())
         counters = reader.counters()
         spills = counters.spills_refused + reader.spills_lost
-        now = (reader.damaged, counters.strings_refused, spills, counters.hook_errors)
+        damaged = reader.damaged + (process.tallies.damaged if process.tallies is not None else 0)
+        now = (damaged, counters.strings_refused, spills, counters.hook_errors)
         for reason, new, old in zip(("damaged", "name", "span_data", "hook"), now, process.counted, strict=True):
             if new > old:
                 found.dropped[reason] = found.dropped.get(reason, 0) + new - old
         process.counted = now
+
+    def _read_tallies(self, process: _Process, alive: bool, found: Collected) -> None:
+        """Event loops that ran in a child: figures, no CPU of its own."""
+        read = process.tallies.read(ended=not alive) if process.tallies is not None else None
+        if read is not None:
+            found.counted.append(Counted(process.reader.name, read.tallies, read.anew, ended=not alive))
 
     def _account_unknown(self, found: Collected) -> None:
         """Children that were reaped and have no segment: the kernel's figure holds them, no row does."""

@@ -62,6 +62,11 @@ class Meter:
             used = (self.serialization - entered[0], self.gc - entered[1])
             self._attempts = (serialization + used[0], collected + used[1], None)
 
+    @property
+    def in_attempt(self) -> bool:
+        """Does an attempt of `enter_attempt` run now?"""
+        return self._attempts[2] is not None
+
     def outside_attempts(self) -> tuple[float, float]:
         """(serialization, gc) CPU seconds outside of the attempts of `enter_attempt`. Any thread."""
         serialization, collected, entered = self._attempts
@@ -99,7 +104,13 @@ def timed(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def own_cost() -> Generator[None]:
-    """Count this thread's CPU in the block as the agent's. Not on a hot path, and not nested."""
+    """Count this thread's CPU in the block as the agent's. Not on a hot path, and not nested.
+
+    A thread of the agent's own is counted by its clock, whatever it does.
+    """
+    if threading.current_thread().name.startswith("taskwatt"):
+        yield
+        return
     started = thread_time()
     try:
         yield

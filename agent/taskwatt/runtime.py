@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from taskwatt import accounts
+from taskwatt.interruption import raised_by_a_signal
 from taskwatt.meter import own_cost
 from taskwatt.observations import ProcessClass, Tallies
 from taskwatt.process_class import process_class as evident_class
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
 from taskwatt.segments.directory import agent_of
+from taskwatt.segments.tallies import SUFFIX, TallyFile
 from taskwatt.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ log = logging.getLogger("taskwatt")
 
 START_AFTER_S: Final = 1.0
 """A process that measures itself starts its agent this much later: a short script is spared the imports."""
+TELL_EVERY_S: Final = 1.0
+"""How often a pool child says what its event loops count: as often as its main process asks."""
 _FORK_WAIT_S: Final = 5.0
 _REMEMBERED: Final = 1024
 _inherited: list[object] = []
@@ -60,6 +66,9 @@ class Runtime:
         self.deaths: dict[int, Death] = {}
         self.ended: dict[str, str] = {}
         """Celery's state of tasks whose attempt the parent ended (revoked while running); bounded."""
+        self._tally_file: TallyFile | None = None
+        self._telling = threading.Lock()
+        self._told_at = -math.inf
         self._refused = False
         self._directory: AgentDirectory | None = None
         self._runtime_directory: RuntimeDirectory | None = None
@@ -162,6 +171,7 @@ class Runtime:
                     self.deaths,
                     self.ended.get,
                     received,
+                    self._ask_tallies,
                 )
             self.agent.start()
         except Exception as error:
@@ -170,6 +180,33 @@ class Runtime:
             return None
         atexit.register(self.stop)
         return self.agent
+
+    def tell_tallies(self, *, at_once: bool = False) -> None:
+        """In a pool child: leave what event loops counted where the main process finds it. Elsewhere nothing happens.
+
+        Called by the carrier, on the loop's thread, and `at_once` when a loop ends; otherwise once in TELL_EVERY_S.
+        """
+        segment, tallies = self.segment, self.tallies
+        if segment is None or self._directory is not None or tallies is None or self._pid != os.getpid():
+            return
+        due = self._told_at + TELL_EVERY_S <= time.monotonic() or (at_once and self._told_at != math.inf)
+        if not due or not self._telling.acquire(blocking=False):
+            return
+        try:
+            self._told_at = time.monotonic()
+            if self._tally_file is None:
+                self._tally_file = TallyFile(segment.path.with_suffix(SUFFIX))
+            self._tally_file.write(tallies())
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise
+            self._told_at = math.inf
+            log.warning("taskwatt cannot tell what event loops did in this pool process: %r", error)
+        finally:
+            self._telling.release()
+
+    def _ask_tallies(self) -> Tallies | None:
+        return self.tallies() if self.tallies is not None else None
 
     def note_death(self, pid: int, death: Death) -> None:
         """A child of this process was reaped; the drainer takes this out when it settles that child's segment."""
@@ -202,6 +239,8 @@ class Runtime:
             segment.close()
             if directory is not None:
                 directory.remove()
+        if self._tally_file is not None:
+            self._tally_file.close()
         self._forget()
 
     def _open(self, process_class: ProcessClass) -> None:
@@ -233,7 +272,7 @@ class Runtime:
             held.release()
 
     def _after_fork(self) -> None:
-        segment, agent = self.segment, self.agent
+        segment, agent, tally_file = self.segment, self.agent, self._tally_file
         # Never destroyed here: a destructor of an exporter's channel may wait for a thread that this process does not
         # have.
         _inherited.append(agent)
@@ -242,6 +281,8 @@ class Runtime:
         with suppress(OSError, RuntimeError):  # the parent's thread was just closing one, or changing what it has
             if segment is not None:
                 segment.close()
+            if tally_file is not None:
+                tally_file.close()
             if agent is not None:
                 agent.give_back_descriptors()
 

@@ -1,6 +1,6 @@
 """Event loops while they run: found on their own, whichever way and in whichever thread they start.
 
-A loop announces itself by `_set_running_loop`, which `__init__` watches (uvloop by `run_forever`, uvloop_loops.py).
+A loop announces itself by `_set_running_loop`, which `__init__` watches (uvloop's by `run_forever`, uvloop_loops.py).
 From then on `running` holds what is going on in its thread. A loop that is run inside a step of another one (a
 debugger's, nest_asyncio's) suspends that one until it has ended.
 """
@@ -8,33 +8,54 @@ debugger's, nest_asyncio's) suspends that one until it has ended.
 from __future__ import annotations
 
 import logging
+import math
+import os
+import sys
 import threading
-from asyncio import AbstractEventLoop, Handle
+import time
+from asyncio import AbstractEventLoop, BaseEventLoop, Handle, all_tasks
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from time import perf_counter, thread_time
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from taskwatt.meter import meter
+from taskwatt.runtime import runtime
+from taskwatt.segments import layout
+from taskwatt.settings import Settings
+from taskwatt_asyncio import figures, losses, selecting, steps, types
+
+if TYPE_CHECKING:
+    from taskwatt_asyncio.types import CoroutineType
 
 log = logging.getLogger("taskwatt")
+
+_MAX_ATTACHED: Final = 200_000
+"""Tasks that are counted when a loop is met that already runs."""
 
 
 class LoopThread:
     """One thread in which a loop runs. Written on that thread alone, read from any: plain attributes, no lock."""
 
     __slots__ = (
-        "alive", "base_cpu", "base_wall", "busy_since", "detail", "due", "end", "handle", "ident", "inner", "kind",
-        "loop", "name", "native_id", "plain", "settled_cpu", "since", "stamp_s", "stamped", "step_since", "steps",
+        "_clock", "_cpu_s", "_run_delay_s", "alive", "base_cpu", "base_wall", "busy_since", "depth", "detail", "due",
+        "end", "figures", "handle", "ident", "idle_since", "inner", "kind", "loop", "name", "native_id", "plain",
+        "release", "settled_cpu", "since", "stamp_s", "stamped", "step_since", "steps",
     )  # fmt: skip
 
-    def __init__(self, loop: AbstractEventLoop, kind: str = "asyncio") -> None:
+    def __init__(self, loop: AbstractEventLoop, kind: str, figures: figures.LoopFigures) -> None:
         """On the thread of the loop."""
-        thread = threading.current_thread()
         self.loop = loop
         self.kind = kind
         """asyncio or uvloop."""
-        self.name = thread.name
+        self.name = threading.current_thread().name
         self.ident = threading.get_ident()
         self.native_id = threading.get_native_id()
-        self.busy_since = 0.0
+        now = perf_counter()
+        self.busy_since = 0.0 if kind == "uvloop" else now
         """`perf_counter` when it last stopped waiting for events; 0.0 while it waits, and where that is not seen."""
+        self.idle_since = 0.0
+        """The opposite."""
         self.due = 0.0
         """`perf_counter` when a timer of ours should run; 0.0 where `busy_since` is seen (stock loops)."""
         self.step_since = 0.0
@@ -42,8 +63,44 @@ class LoopThread:
         self.handle: Handle | None = None
         """What is running; None between steps, and on uvloop."""
         self.steps = 0
-        self.detail = False
+        self.detail = _is_detail()
         """Its CPU is that of a Celery attempt, which pays for it: coroutine types only say what for."""
+
+        # The rest is the carriers' and selecting.py's.
+        self.figures = figures
+        self.depth = 0
+        """Index in READY_BUCKETS of the iteration at hand."""
+        self.release: Callable[[], None] = _nothing
+        """Undoes what was done to this one loop."""
+        self.alive = 0
+        self.plain = not self.detail and not steps.accounting()
+        """Steps need no account, and none was cut in pieces: the end of a step is the short one."""
+        self.end = now
+        self.base_wall = now
+        self.base_cpu = thread_time()
+        self.since = 0.0
+        """Until when the running step is already paid for."""
+        self.settled_cpu = 0.0
+        self.inner: CoroutineType | None = None
+        """The type of the eager task whose first step runs inside the running one."""
+        self.stamped: object = None
+        """A handle (uvloop: a callback) of which it is known when it became ready; and that moment."""
+        self.stamp_s = 0.0
+        self._clock = _thread_clock()
+        self._cpu_s = self.base_cpu
+        self._run_delay_s = _run_delay(self.native_id)
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the thread since the loop began to run here. Any thread; 0.0 once the thread is gone."""
+        try:
+            return max(0.0, time.clock_gettime(self._clock) - self._cpu_s) if self._clock is not None else 0.0
+        except OSError:
+            return 0.0
+
+    def run_delay_s(self) -> float:
+        """How long the thread waited for a CPU meanwhile; NaN where the kernel does not tell."""
+        now = figures.run_delay(self.native_id)
+        return now if math.isnan(now) else max(0.0, now - self._run_delay_s)
 
 
 OnLoop: TypeAlias = Callable[[LoopThread], None]
@@ -65,6 +122,127 @@ start by `perf_counter`. The name is empty where something blocked that cannot b
 threshold_s = 0.1
 """TASKWATT_STALL_THRESHOLD, read when the first loop starts."""
 
+table = figures.Table()
+"""Figures by name of the thread."""
+
+
+class _Here(threading.local):
+    thread: LoopThread | None = None
+    """The loop that runs in the current thread, if any."""
+    suspended: tuple[LoopThread, ...] = ()
+    """Those in whose steps it runs; the innermost last."""
+
+
+here = _Here()
+_pid = 0
+
+
+def changed(loop: AbstractEventLoop | None) -> None:
+    """The current thread says which loop runs in it now. Called right after it became true."""
+    thread = here.thread
+    if loop is None:
+        if thread is not None:
+            _leave(thread)
+        elif here.suspended and not here.suspended[-1].step_since:
+            _end_suspended()
+    elif thread is None or thread.loop is not loop:
+        if thread is not None:
+            _leave(thread)
+        outer = next((one for one in here.suspended if one.loop is loop), None)
+        if outer is not None:
+            _resume(outer)
+        else:
+            start(loop)
+
+
+def start(loop: AbstractEventLoop) -> LoopThread:
+    """Measure a loop that runs in the current thread, from now on."""
+    global _pid
+    if _pid != os.getpid():
+        _pid = os.getpid()
+        _first()
+    name = threading.current_thread().name
+    kind = "uvloop" if type(loop).__module__.partition(".")[0] == "uvloop" else "asyncio"
+    sums = table.of(f"{name} (nested)" if here.suspended else name, kind)
+    thread = LoopThread(loop, kind, sums)
+    if kind == "uvloop":
+        from taskwatt_asyncio import uvloop_loops
+
+        thread.release = uvloop_loops.watch(thread)
+    else:
+        thread.release = selecting.install(thread)
+    sums.running.append(thread)
+    here.thread = running[thread.ident] = thread
+    tell(on_start, thread)
+    return thread
+
+
+def attach() -> None:
+    """Measure the loops that already run. What the current step has used until now stays uncounted."""
+    global _attaching
+    from asyncio import _get_running_loop
+
+    _attaching = True
+    codes = {BaseEventLoop.run_forever.__code__}
+    for ident, innermost in sys._current_frames().items():  # pyright: ignore[reportPrivateUsage]  # documented
+        frame: FrameType | None = innermost
+        while frame is not None and frame.f_code not in codes:
+            frame = frame.f_back
+        loop = frame.f_locals.get("self") if frame is not None else None
+        if loop is None or ident in running:
+            continue
+        if ident == threading.get_ident():
+            if _get_running_loop() is loop:
+                _attach(loop)
+        else:
+            loop.call_soon_threadsafe(_attach, loop)
+    unseen = _get_running_loop()
+    if unseen is not None and here.thread is None:
+        _attach(unseen)
+
+
+def _attach(loop: Any) -> None:
+    if here.thread is not None or not _attaching:
+        return
+    try:
+        thread = start(loop)
+        for number, task in enumerate(all_tasks(loop)):
+            if number >= _MAX_ATTACHED:
+                break
+            if getattr(task.get_coro(), "cr_suspended", False):
+                types.of_task(task).started += 1
+                thread.alive += 1
+    except Exception as error:
+        log.warning("taskwatt does not measure a loop that already runs: %r", error, exc_info=error)
+
+
+_installed = False
+_attaching = False
+
+
+def install() -> None:
+    """Called once, before the first loop is measured."""
+    global _installed
+    if not _installed:
+        _installed = True
+        _watch_forks()
+        steps.install()
+        losses.install()
+
+
+def uninstall() -> None:
+    """Let go of every loop, also of those that run."""
+    global _installed, _attaching, _pid
+    _installed = _attaching = False
+    for thread in tuple(running.values()):
+        thread.release()
+        tell(on_end, thread)
+    here.thread, here.suspended = None, ()
+    steps.uninstall()
+    losses.uninstall()
+    _pid = 0
+    _forget()
+
 
 def tell(listeners: list[Any], *arguments: object) -> None:
     """Call every listener. One that raises is taken out, said once in the log, and never reaches the loop."""
@@ -75,3 +253,99 @@ def tell(listeners: list[Any], *arguments: object) -> None:
             if listener in listeners:
                 listeners.remove(listener)
             log.warning("taskwatt stopped watching loops with %s: it failed: %r", listener, error, exc_info=error)
+
+
+def _first() -> None:
+    """The first loop of this process runs."""
+    global threshold_s
+    from taskwatt_asyncio.tallying import tallies
+
+    threshold_s = Settings.from_environ(os.environ).stall_threshold_s
+    install()
+    runtime.measure_self()
+    runtime.tallies = tallies
+
+
+def _leave(thread: LoopThread) -> None:
+    here.thread = None
+    running.pop(thread.ident, None)
+    if thread.step_since:
+        steps.pause(thread)
+        here.suspended = (*here.suspended, thread)
+    else:
+        _end(thread)
+
+
+def _resume(thread: LoopThread) -> None:
+    while here.suspended[-1] is not thread:
+        _end(here.suspended[-1])
+        here.suspended = here.suspended[:-1]
+    here.suspended = here.suspended[:-1]
+    here.thread = running[thread.ident] = thread
+    steps.resume(thread)
+
+
+def _end_suspended() -> None:
+    for thread in reversed(here.suspended):
+        _end(thread)
+    here.suspended = ()
+
+
+def _end(thread: LoopThread) -> None:
+    thread.release()
+    sums = thread.figures
+    selecting.finish(thread)
+    sums.cpu_s += thread.cpu_s()
+    sums.run_delay_s += thread.run_delay_s()
+    if thread in sums.running:
+        sums.running.remove(thread)
+    thread.stamped = None
+    tell(on_end, thread)
+
+
+def _forget() -> None:
+    global table
+    running.clear()
+    table = figures.Table()
+    types.forget()
+
+
+def _after_fork() -> None:
+    """In the child: nothing was counted yet. The loop that it was forked from goes on unmeasured, if it goes on."""
+    thread = here.thread
+    here.thread, here.suspended = None, ()
+    _forget()
+    if thread is not None:
+        thread.release()
+
+
+_hooked_fork = False
+
+
+def _watch_forks() -> None:
+    global _hooked_fork
+    if not _hooked_fork:  # such a handler cannot be taken back: it stays, and finds nothing to do
+        _hooked_fork = True
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _is_detail() -> bool:
+    segment = runtime.segment
+    return segment is not None and (segment.role == layout.CHILD or meter.in_attempt)
+
+
+def _thread_clock() -> int | None:
+    if sys.platform == "darwin" or sys.platform == "win32":
+        return None
+    try:
+        return time.pthread_getcpuclockid(threading.get_ident())
+    except (OSError, OverflowError, AttributeError):
+        return None
+
+
+def _run_delay(native_id: int) -> float:
+    return figures.run_delay(native_id)
+
+
+def _nothing() -> None:
+    pass

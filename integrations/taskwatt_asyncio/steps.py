@@ -1,11 +1,424 @@
-"""Measures every step of stock loops, in pure Python: one wrapper around `asyncio.Handle._run`."""
+"""Measures every step of stock loops, in pure Python: one wrapper around `asyncio.Handle._run`.
+
+Wall time is read around each step; the thread's CPU clock (a system call) only after a step longer than 50 us or a gap
+as long before one, and then corrects what waited. Against a CPU clock read at every step that was within 0.4 % for
+every type that holds 5 % of the CPU, beside threads that hog the interpreter and under preemption too.
+
+`_run` below is written for speed: what is usual (the task of a type that is known, on a thread of which nothing else
+is asked) is inline; everything else goes through `_measured`. A step is run by the original whatever fails in here.
+"""
 
 from __future__ import annotations
+
+import logging
+from asyncio import Future, Handle, Task, tasks
+from collections.abc import Callable
+from contextvars import Context
+from time import perf_counter, thread_time
+from types import BuiltinMethodType, MethodType
+from typing import TYPE_CHECKING, Any, Final
+
+from taskwatt import accounts
+from taskwatt.interruption import raised_by_a_signal
+from taskwatt.meter import hide_this_frame
+from taskwatt_asyncio import eager, looks, loops, types
+
+if TYPE_CHECKING:
+    from taskwatt_asyncio.loops import LoopThread
+    from taskwatt_asyncio.types import CoroutineType
+
+log = logging.getLogger("taskwatt")
+
+LONG_S: Final = 50e-6
+"""A step, or a gap before one, that makes reading the CPU clock worth its 0.3 us."""
+MAX_COSTS: Final = 32
+"""Long steps of a type, between two readings, of which it is noted how many tasks were alive."""
+
+CARRIER: Final = "pure Python: Handle._run"
+
+_STEP: Final = "TaskStepMethWrapper"
+_STEPS: Final = ("task_wakeup", "__step", "__wakeup")
+_TASKS: Final[tuple[type, ...]] = (Task, getattr(tasks, "_PyTask", Task))
+"""Written in C, and in Python."""
+
+_installed = False
+_accounting = False
+_original: Callable[[Handle], None] = Handle._run
+
+
+def accounting() -> bool:
+    """Has any account been opened in this process? Until then none is looked up."""
+    return _accounting
 
 
 def install() -> None:
     """Patch `asyncio.events.Handle._run`. Idempotent; any thread."""
+    global _installed, _original
+    if _installed:
+        return
+    _installed = True
+    _original = Handle._run
+    setattr(Handle, "_run", _make(_original))  # noqa: B010  # type checkers allow no other assignment
+    accounts.add_settler(settle)
+    eager.install()
 
 
 def uninstall() -> None:
     """Restore it, also while steps run: they end as they began. Idempotent."""
+    global _installed, _accounting
+    if not _installed:
+        return
+    _installed = False
+    _accounting = False
+    accounts.remove_settler(settle)
+    eager.uninstall()
+    if getattr(Handle._run, "__wrapped__", None) is _original:
+        setattr(Handle, "_run", _original)  # noqa: B010
+
+
+def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # noqa: C901  # the hot path, in one piece
+    here = loops.here
+    by_code = types.by_code
+    clock = perf_counter
+    cpu_clock = thread_time
+    task_class: Any = Task
+    builtin = BuiltinMethodType
+    step_class: Any = None
+
+    def _run(self: Any) -> None:  # noqa: C901
+        nonlocal step_class
+        thread: Any = here.thread
+        stats: Any = None
+        start = 0.0
+        try:
+            callback = self._callback
+            kind = type(callback)
+            if thread is not None and not thread.step_since:
+                if kind is step_class:
+                    coroutine = callback.__self__._coro
+                    stats = by_code.get(id(coroutine.cr_code))
+                    if stats is not None:
+                        if coroutine.cr_suspended:
+                            stats.self_wakes += 1
+                        else:
+                            stats.started += 1
+                            thread.alive += 1
+                elif kind is builtin and self._args and type(callback.__self__) is task_class:
+                    coroutine = callback.__self__._coro
+                    if coroutine.cr_suspended:
+                        stats = by_code.get(id(coroutine.cr_code))
+                elif step_class is None and kind.__name__ == _STEP:
+                    step_class = kind
+        except AttributeError:  # a coroutine that is not Python's own
+            stats = None
+        try:
+            if stats is None:
+                _measured(original, self, thread)
+                return
+            if stats.steps >= stats.next_look or self is thread.stamped:
+                guarded(looks.look, self, self._args, thread, stats, coroutine)
+            thread.handle = self
+            thread.step_since = start = clock()
+            if start - thread.end > LONG_S:
+                thread.base_cpu = cpu_clock()
+                thread.base_wall = start
+            original(self)
+            thread.end = end = clock()
+            thread.step_since = 0.0
+            thread.handle = None
+            thread.steps += 1
+            stats.steps += 1
+            if thread.plain:
+                taken = end - start
+                stats.wall_s += taken
+                if taken > stats.limit:
+                    _long(thread, stats, start, end, taken)
+            else:
+                _end(thread, stats, start, end, self._context)
+            if not coroutine.cr_suspended:
+                _ended(thread, stats, callback.__self__)
+        except BaseException as error:
+            hide_this_frame(error)
+            if start and thread.step_since:
+                _broke_off(thread, stats, start, self)
+            raise
+
+    _run.__wrapped__ = original  # type: ignore[attr-defined]
+    _run.__qualname__ = original.__qualname__
+    _run.__module__ = original.__module__
+    return _run
+
+
+def settle() -> None:
+    """Bill what the running step has used until now to the account that is current until now."""
+    global _accounting
+    if not _accounting:
+        _accounting = True
+        for thread in tuple(loops.running.values()):
+            thread.plain = False
+    one = loops.here.thread
+    if one is not None and one.step_since:
+        pay(one)
+
+
+def pay(thread: LoopThread) -> None:
+    """Bill the running step, or the eager task within it, for what it has used until now. On the thread, in a step."""
+    now = perf_counter()
+    since = thread.since
+    if since < thread.step_since:
+        since = thread.step_since
+        thread.settled_cpu = 0.0
+    stats = thread.inner or _running_type(thread)
+    thread.settled_cpu += _piece(thread, stats, now - since, now, accounts.account.get())
+    thread.since = now
+    thread.plain = False
+
+
+def pause(thread: LoopThread) -> None:
+    """Another loop, or a step of the same one, begins inside the running step."""
+    pay(thread)
+
+
+def resume(thread: LoopThread) -> None:
+    """It has ended; what it took is not the step's."""
+    thread.since = thread.end = thread.base_wall = perf_counter()
+    thread.base_cpu = thread_time()
+
+
+def _running_type(thread: LoopThread) -> CoroutineType:
+    handle: Any = thread.handle
+    if handle is None:
+        return types.other
+    task = _task_of(handle._callback)
+    return types.of_callback(handle._callback, handle) if task is None else types.of_task(task)
+
+
+def _task_of(callback: Any) -> Any:
+    """The task that a callback is a step of; None for any other callback, a task's other methods included."""
+    kind = type(callback)
+    if kind.__name__ == _STEP:
+        return callback.__self__
+    if kind is not BuiltinMethodType and kind is not MethodType:
+        return None
+    owner = callback.__self__
+    return owner if isinstance(owner, _TASKS) and callback.__name__ in _STEPS else None
+
+
+def is_step(callback: Any) -> bool:
+    """Is it a task's step?"""
+    return _task_of(callback) is not None
+
+
+def call(callback: Any, *arguments: Any) -> None:
+    """A task's step on a loop whose handles are not Python's. The current context is the task's."""
+    thread = loops.here.thread
+    if thread is None or not _installed:
+        callback(*arguments)
+        return
+    begun = _begin(thread, callback, arguments, None)
+    if begun is None:
+        callback(*arguments)
+        return
+    thread.inner = begun[0]
+    try:
+        callback(*arguments)
+    except BaseException as error:
+        hide_this_frame(error)
+        raise
+    finally:
+        thread.inner = None
+        guarded(_finish, thread, *begun, None)
+
+
+def _measured(original: Callable[[Handle], None], handle: Any, thread: LoopThread | None) -> None:
+    """A step about which something is unusual: its type is new, it is no task's, it runs inside another one."""
+    if thread is None or not _installed:
+        original(handle)
+        return
+    context: Context = handle._context
+    begun = _begin(thread, handle._callback, handle._args, handle)
+    if begun is None:
+        original(handle)
+        return
+    try:
+        original(handle)
+    except BaseException as error:
+        hide_this_frame(error)
+        raise
+    finally:
+        guarded(_finish, thread, *begun, context)
+
+
+def _begin(thread: LoopThread, callback: Any, arguments: Any, handle: Any) -> tuple[Any, ...] | None:
+    """(type, task, what runs outside of it, start) of a step; None when the measuring has failed."""
+    try:
+        outer: Any = None
+        if thread.step_since:
+            pause(thread)
+            outer = thread.handle, thread.step_since, thread.settled_cpu, thread.inner
+            thread.inner = None
+        task = _task_of(callback)
+        coroutine = None
+        if task is None:
+            stats = types.of_callback(callback, handle)
+        else:
+            coroutine = task.get_coro()
+            stats = types.of_coroutine(coroutine)
+            _begins(thread, stats, coroutine, callback)
+        token = callback if handle is None else handle
+        if token is thread.stamped or stats.steps >= stats.next_look:
+            looks.look(token, arguments, thread, stats, coroutine)
+        thread.handle = handle
+        thread.step_since = start = perf_counter()
+        if start - thread.end > LONG_S:
+            thread.base_cpu = thread_time()
+            thread.base_wall = start
+    except Exception as error:
+        if raised_by_a_signal(error):
+            raise
+        _disable(error)
+        return None
+    return stats, task, outer, start
+
+
+def _finish(
+    thread: LoopThread, stats: CoroutineType, task: Any, outer: Any, start: float, context: Context | None
+) -> None:
+    thread.end = end = perf_counter()
+    thread.step_since = 0.0
+    thread.handle = None
+    thread.steps += 1
+    stats.steps += 1
+    _end(thread, stats, start, end, context)
+    if task is not None and task.done():
+        _ended(thread, stats, task)
+    if outer is not None:
+        thread.handle, thread.step_since, thread.settled_cpu, thread.inner = outer
+        resume(thread)
+
+
+def _begins(thread: LoopThread, stats: CoroutineType, coroutine: Any, callback: Any) -> None:
+    """A step that no future woke is the task's first one, or follows a bare yield."""
+    if type(callback).__name__ != _STEP and callback.__name__ != "__step":
+        return
+    suspended = getattr(coroutine, "cr_suspended", None)
+    if suspended is None:  # a generator, a coroutine of an extension module
+        suspended = stats.steps > 0 and getattr(coroutine, "gi_suspended", False)
+    if suspended:
+        stats.self_wakes += 1
+    else:
+        stats.started += 1
+        thread.alive += 1
+
+
+def _broke_off(thread: LoopThread, stats: CoroutineType, start: float, handle: Any) -> None:
+    """An exception came through the loop's own code: SystemExit, KeyboardInterrupt, a signal's."""
+    task = _task_of(handle._callback)
+    guarded(_finish, thread, stats, task, None, start, handle._context)
+
+
+def _long(thread: LoopThread, stats: CoroutineType, start: float, end: float, taken: float) -> None:
+    """After a step that was the longest since the last reading, or long enough for its CPU to be read."""
+    if taken > stats.longest_s:
+        stats.longest_s = taken
+        stats.limit = min(taken, LONG_S)
+    if taken > LONG_S:
+        _tell(thread, stats, start, taken, taken + _correct(thread, stats, taken, end))
+
+
+def _end(thread: LoopThread, stats: CoroutineType, start: float, end: float, context: Context | None) -> None:
+    """After any step, accounts and pieces that were paid for included. `context`: the step's; None: the current."""
+    settled = thread.since > start
+    piece = end - thread.since if settled else end - start
+    account = None
+    if _accounting:
+        account = accounts.account.get() if context is None else context.get(accounts.account)
+    cpu = _piece(thread, stats, piece, end, account)
+    if settled:
+        cpu += thread.settled_cpu
+    taken = end - start
+    if taken > stats.longest_s:
+        stats.longest_s = taken
+        stats.limit = min(taken, LONG_S)
+    if taken > LONG_S:
+        _tell(thread, stats, start, taken, cpu)
+
+
+def _piece(thread: LoopThread, stats: CoroutineType, piece: float, end: float, account: Any) -> float:
+    """Book `piece` seconds of wall time that ended at `end`; how much of them was CPU."""
+    cpu = piece + _correct(thread, stats, piece, end) if piece > LONG_S else piece
+    stats.wall_s += piece
+    if thread.detail or account is not None:
+        billed = account is not None and account.bill(cpu)
+        if billed or thread.detail:
+            stats.paid_s += cpu
+    return cpu
+
+
+def _correct(thread: LoopThread, stats: CoroutineType, piece: float, end: float) -> float:
+    """What of the piece was no CPU, as a negative number."""
+    cpu = thread_time()
+    waited = (cpu - thread.base_cpu) - (end - thread.base_wall)
+    thread.base_cpu = cpu
+    thread.base_wall = end
+    if waited >= 0:
+        return 0.0
+    waited = max(waited, -piece)
+    stats.correction_s += waited
+    return waited
+
+
+def _tell(thread: LoopThread, stats: CoroutineType, start: float, taken: float, cpu: float) -> None:
+    if len(stats.costs) < MAX_COSTS:
+        stats.costs.append((thread.alive, cpu))
+    if taken > loops.threshold_s:
+        thread.figures.slow_steps += 1
+        loops.tell(loops.on_slow, thread, stats.name, start, taken, cpu)
+
+
+def _ended(thread: LoopThread, stats: CoroutineType, task: Any) -> None:
+    """A task is done. `_exception`, not `exception()`, which would silence "exception was never retrieved"."""
+    thread.alive -= 1
+    if task._exception is not None:
+        stats.failed += 1
+    elif Future.cancelled(task):
+        stats.cancelled += 1
+    else:
+        stats.completed += 1
+
+
+def end_eager(thread: LoopThread, outer: CoroutineType | None, coroutine: Any, task: Any, began: float) -> None:
+    """A task was made inside the running step; has it also made its first one? Then that is its own."""
+    stats = thread.inner
+    done = task is not None and task.done()
+    if stats is None or not (done or getattr(coroutine, "cr_suspended", False)):
+        thread.inner = outer
+        pay(thread)
+        return
+    now = perf_counter()
+    account = task.get_context().get(accounts.account) if _accounting else None
+    thread.settled_cpu += _piece(thread, stats, now - thread.since, now, account)
+    thread.since = now
+    thread.inner = outer
+    stats.longest_s = max(stats.longest_s, now - began)
+    stats.steps += 1
+    stats.started += 1
+    thread.alive += 1
+    if done:
+        _ended(thread, stats, task)
+
+
+def guarded(part: Callable[..., None], *arguments: Any) -> None:
+    """Run a part of ours. Its failure ends the measuring and stays here; a signal that hit it is not ours."""
+    try:
+        part(*arguments)
+    except Exception as error:
+        if raised_by_a_signal(error):
+            raise
+        _disable(error)
+
+
+def _disable(error: Exception) -> None:
+    if _installed:
+        uninstall()
+        log.warning("taskwatt stopped measuring the steps of event loops: its hook failed: %r", error, exc_info=error)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import perf_counter
 
-from taskwatt.observations import ExecutorTally, InterpreterTally, Tallies
+from taskwatt.observations import CoroutineTally, ExecutorTally, InterpreterTally, LoopTally, Tallies
+from taskwatt_asyncio import figures, loops, steps, types
 
 
 def no_executors() -> Mapping[str, ExecutorTally]:
@@ -20,4 +22,60 @@ interpreter: Callable[[], InterpreterTally] = InterpreterTally
 
 def tallies() -> Tallies:
     """All that was counted until now; on the agent's thread, by one reader only ("since the last reading")."""
-    return Tallies({}, {}, executors(), interpreter())
+    now = perf_counter()
+    coroutines = {one.name: _coroutine(one) for one in (*types.by_name.values(), types.other) if _known(one)}
+    return Tallies(coroutines, _loops(now), executors(), interpreter(), steps.CARRIER)
+
+
+def _known(one: types.CoroutineType) -> bool:
+    return one is not types.other or one.steps > 0 or one.never_awaited > 0
+
+
+def _coroutine(one: types.CoroutineType) -> CoroutineTally:
+    cpu_s = one.cpu_s
+    ended = one.completed + one.failed + one.cancelled
+    lines = one.lines.copy()
+    resumed_at = max(lines, key=lines.__getitem__, default=None)
+    costs, one.costs = one.costs, []
+    longest_s = one.longest_s
+    one.longest_s = one.limit = 0.0
+    one.recent_looks = 0
+    one.next_look = one.steps
+    return CoroutineTally(
+        one.kind,
+        steps=one.steps,
+        cpu_s=cpu_s,
+        own_cpu_s=max(0.0, cpu_s - one.paid_s),
+        wall_s=one.wall_s,
+        longest_s=longest_s,
+        self_wakes=one.self_wakes,
+        started=max(one.started, ended + one.destroyed_pending),
+        completed=one.completed,
+        failed=one.failed,
+        cancelled=one.cancelled,
+        never_retrieved=one.never_retrieved,
+        never_awaited=one.never_awaited,
+        destroyed_pending=one.destroyed_pending,
+        delays=one.delays,
+        delay_s=one.delay_s,
+        waits=one.waits,
+        short_waits=one.short_waits,
+        looks=one.looks,
+        sleeping=one.sleeping,
+        timed_out=one.timed_out,
+        same_line=lines[resumed_at] if resumed_at else 0,
+        resumed_at=resumed_at,
+        defined_at=one.defined_at,
+        costs=tuple(costs),
+    )
+
+
+def _loops(now: float) -> Mapping[str, LoopTally]:
+    table = loops.table
+    told: dict[str, LoopTally] = {}
+    for name, one in tuple(table.named.items()):
+        one.read = told[name] = figures.tally(one, now)
+        one.ready_max = 0
+    if table.ended is not None:
+        told[figures.ENDED] = table.ended
+    return told

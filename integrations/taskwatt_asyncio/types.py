@@ -1,17 +1,27 @@
 """What coroutine and callback types did, by `module.qualname`: plain figures that the steps of all loops add to.
 
 A type is found by its code object, which is kept alive so that its id stays its own. The table is bounded: what does
-not fit shares one type, `other`.
+not fit shares one type, `other`. No lock: names are claimed with `setdefault`, and figures are plain additions.
 """
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import BufferedProtocol, Handle, TimerHandle
+from functools import partial
+from os.path import basename
+from types import CodeType, MethodType
+from types import CoroutineType as NativeCoroutine
 from typing import Any, Final
 
 from taskwatt.observations import OTHER, StepKind
 
 MAX_TYPES: Final = 1_000
+MAX_CODES: Final = 4_000
+"""Code objects kept alive: several may share a name (a function defined anew at each call of another)."""
+_MAX_PARTIALS: Final = 8
+
+Place = tuple[str, str, int]
+"""Function, file, line."""
 
 
 class CoroutineType:
@@ -24,7 +34,7 @@ class CoroutineType:
         "suspended", "timed_out", "waits", "wall_s",
     )  # fmt: skip
 
-    def __init__(self, name: str, kind: StepKind, defined_at: tuple[str, str, int] | None = None) -> None:
+    def __init__(self, name: str, kind: StepKind, defined_at: Place | None = None) -> None:
         self.name = name
         self.kind: StepKind = kind
         self.defined_at = defined_at
@@ -52,12 +62,13 @@ class CoroutineType:
         self.short_waits = 0
         self.looks = 0
         self.next_look = 0
-        """The number of steps at which the next one is looked at (looks.py)."""
+        """The number of steps after which the next one is looked at (looks.py)."""
         self.recent_looks = 0
+        """Since the last reading."""
         self.sleeping = 0
         self.timed_out = 0
-        self.lines: dict[tuple[str, str, int], int] = {}
-        """How often it was suspended at (function, file, line); bounded."""
+        self.lines: dict[Place, int] = {}
+        """How often it was suspended there; bounded."""
         self.suspended: tuple[int, int, float, float] | None = None
         """At the last look: its task's id, `steps`, `perf_counter`, `wall_s`."""
         self.costs: list[tuple[int, float]] = []
@@ -67,15 +78,160 @@ class CoroutineType:
         return max(0.0, self.wall_s + self.correction_s)
 
 
-other: CoroutineType = CoroutineType(OTHER, "callback")
+other = CoroutineType(OTHER, "callback")
 by_name: dict[str, CoroutineType] = {}
 
+by_code: dict[int, CoroutineType] = {}
+"""By `id(code)` of native coroutines whose code says all about their name: what the carriers look up at every step."""
 
-def of_task(task: Future[Any]) -> CoroutineType:
-    """The type of a task, by its coroutine. Any thread. Never raises: what cannot be told apart is `other`."""
-    raise NotImplementedError
+_found: dict[object, CoroutineType] = {}
+_kept: list[object] = []
 
 
-def of_callback(callback: Any) -> CoroutineType:
-    """The type of any other callback: partials and methods by what they call, protocol callbacks by their protocol."""
-    raise NotImplementedError
+def of_coroutine(coroutine: Any) -> CoroutineType:
+    """The type of what a task runs. Any thread. Never raises: what cannot be told apart is `other`."""
+    try:
+        native = type(coroutine) is NativeCoroutine
+        code: Any = coroutine.cr_code if native else _code_of(coroutine)
+        if not isinstance(code, CodeType):
+            kind = type(coroutine)
+            return _found.get(kind) or _remember(kind, kind, f"{kind.__module__}.{kind.__qualname__}", "task", None)
+        # A wrapped coroutine function (functools.wraps) shares its code with all that its decorator wrapped.
+        name: str = coroutine.__qualname__
+        if native and name == code.co_qualname:
+            found = by_code.get(id(code))
+            if found is None:
+                found = _type(_qualified(coroutine, code, name), "task", _place(code))
+                if len(_kept) < MAX_CODES:
+                    _kept.append(code)
+                    by_code[id(code)] = found
+            return found
+        key = id(code), name
+        return _found.get(key) or _remember(key, code, _qualified(coroutine, code, name), "task", _place(code))
+    except Exception:
+        return other
+
+
+def of_task(task: Any) -> CoroutineType:
+    """The type of a task, by its coroutine. Any thread. Never raises."""
+    try:
+        return of_coroutine(task.get_coro())
+    except Exception:
+        return other
+
+
+def of_callback(callback: Any, handle: Handle | None = None) -> CoroutineType:
+    """The type of any other callback: partials and methods by what they call, protocol callbacks by their protocol.
+
+    `handle`: whose it is, which tells its kind when the type is met first. Any thread. Never raises.
+    """
+    try:
+        for _ in range(_MAX_PARTIALS):
+            if not isinstance(callback, partial):
+                break
+            callback = callback.func
+        function = callback.__func__ if type(callback) is MethodType else callback
+        code: Any = getattr(function, "__code__", None)
+        if not isinstance(code, CodeType):
+            return _of_callable(callback, handle)
+        if type(callback) is MethodType and code.co_name in _PROTOCOL_CALLS and _is_transport(function):
+            protocol = _protocol_type(callback.__self__)
+            if protocol is not None:
+                pair = id(code), protocol
+                return _found.get(pair) or _remember(
+                    pair, code, f"{protocol.__module__}.{protocol.__qualname__}.{_called(protocol)}", "io", None
+                )
+        key = id(code)
+        return _found.get(key) or _remember(
+            key, code, f"{function.__module__}.{function.__qualname__}", _kind(handle), _place(code)
+        )
+    except Exception:
+        return other
+
+
+def forget() -> None:
+    """After a fork, and when the agent is taken out: nothing was ever counted."""
+    global other
+    other = CoroutineType(OTHER, "callback")
+    for table in (by_name, by_code, _found):
+        table.clear()
+    _kept.clear()
+
+
+def _of_callable(callback: Any, handle: Handle | None) -> CoroutineType:
+    owner = getattr(callback, "__self__", None)
+    name = getattr(callback, "__qualname__", None)
+    kind = type(callback)
+    if isinstance(name, str):
+        module = getattr(callback, "__module__", None) or type(owner).__module__
+        full = f"{module}.{name}"
+    else:
+        full = f"{kind.__module__}.{kind.__qualname__}"
+    return by_name.get(full) or _type(full, _kind(handle), None)
+
+
+def _remember(key: object, alive: object, name: str, kind: StepKind, place: Place | None) -> CoroutineType:
+    found = _type(name, kind, place)
+    if len(_kept) < MAX_CODES:
+        _kept.append(alive)
+        _found[key] = found
+    return found
+
+
+def _type(name: str, kind: StepKind, place: Place | None) -> CoroutineType:
+    found = by_name.get(name)
+    if found is not None:
+        return found
+    if len(by_name) >= MAX_TYPES:
+        return other
+    return by_name.setdefault(name, CoroutineType(name, kind, place))
+
+
+def _code_of(coroutine: Any) -> Any:
+    code = getattr(coroutine, "cr_code", None)
+    return code if code is not None else getattr(coroutine, "gi_code", None)
+
+
+def _qualified(coroutine: Any, code: CodeType, name: str) -> str:
+    frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+    module = frame.f_globals.get("__name__") if frame is not None else None
+    return f"{module or basename(code.co_filename).removesuffix('.py')}.{name}"
+
+
+def _place(code: CodeType) -> Place:
+    return code.co_qualname, code.co_filename, code.co_firstlineno
+
+
+_PROTOCOL_CALLS: Final = frozenset({"_read_ready"})
+"""Methods of asyncio's transports that do nothing much but read and call the protocol."""
+
+
+def _is_transport(function: Any) -> bool:
+    return bool(function.__module__ == "asyncio.selector_events")
+
+
+def _protocol_type(transport: Any) -> type | None:
+    protocol = getattr(transport, "_protocol", None)
+    if type(protocol).__module__ == "asyncio.sslproto":
+        protocol = getattr(protocol, "_app_protocol", protocol)
+    return None if protocol is None else type(protocol)
+
+
+def _called(protocol: type) -> str:
+    if issubclass(protocol, BufferedProtocol):
+        return "buffer_updated"
+    return "datagram_received" if not hasattr(protocol, "data_received") else "data_received"
+
+
+def _kind(handle: Handle | None) -> StepKind:
+    if handle is None:
+        return "callback"
+    if isinstance(handle, TimerHandle):
+        return "timer"
+    selector = getattr(getattr(handle, "_loop", None), "_selector", None)
+    watched: Any = selector.get_map() if selector is not None else None
+    if watched and len(by_name) < MAX_TYPES:
+        for key in tuple(watched.values()):
+            if isinstance(key.data, tuple) and handle in key.data:
+                return "io"
+    return "callback"

@@ -39,7 +39,8 @@ def test_the_integration_of_celery_is_installed_when_celery_is_imported(environm
     import celery
     {INSTALLED}
     """
-    assert environment.prints(code, TASKWATT_ENABLED="1") == "['taskwatt_celery']"
+    installed = environment.prints(code, TASKWATT_ENABLED="1")
+    assert installed == "['taskwatt.export.span_cpu', 'taskwatt_asyncio', 'taskwatt_celery']"
 
 
 def test_the_integration_of_an_outside_package_is_an_equal(environment: Environment, outside: Path) -> None:

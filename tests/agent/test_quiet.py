@@ -12,6 +12,7 @@ import pytest
 
 from taskwatt import agent as module
 from taskwatt.agent import QUIET_EVERY_S, WINDOWS, Agent
+from taskwatt.observations import CoroutineTally, LoopTally, Tallies
 from taskwatt.report.freshness import STALE_S
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
 from taskwatt.settings import Settings
@@ -27,13 +28,20 @@ class Worker:
         own = SegmentWriter(self.directory.owner_segment, layout.OWNER, "worker")
         self.child = SegmentWriter(self.directory.child_segment(os.getpid()), layout.CHILD, "worker")
         settings = Settings.from_environ({})
-        self.agent = Agent(runtime, self.directory, own, settings, "worker", "shop@here", {}, lambda _: None, dict)
+        self.loop = LoopTally("asyncio", True)
+        self.agent = Agent(
+            runtime, self.directory, own, settings, "worker", "shop@here", {}, lambda _: None, dict, self.tallies
+        )
         self.now = 1000.0
 
+    def tallies(self) -> Tallies:
+        return Tallies({"shop.poll": CoroutineTally("task", self.loop.iterations)}, {"MainThread": self.loop}, {})
+
     def tick(self, seconds: int = 1) -> Any:
-        """The document after so many ticks."""
+        """The document after so many ticks, in each of which the loop goes round once."""
         for _ in range(seconds):
             self.now += 1.0
+            self.loop = self.loop._replace(iterations=self.loop.iterations + 1, idle_s=self.loop.idle_s + 1.0)
             self.agent.tick(self.now)
         return json.loads(self.directory.latest.read_bytes())
 
@@ -91,4 +99,10 @@ def test_what_begins_in_a_quiet_worker_is_judged_from_the_next_tick_on(worker: W
 def test_a_worker_that_burns_cpu_without_a_task_is_not_quiet(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
     monkeypatch.setattr(module, "QUIET_CORES", 0.0)
+    assert written(worker, 10) == 10
+
+
+def test_a_loop_that_is_held_up_without_using_cpu_is_not_quiet(worker: Worker) -> None:
+    worker.tick(2 * max(WINDOWS) + 2)
+    worker.loop = worker.loop._replace(slow_steps=1)
     assert written(worker, 10) == 10

@@ -187,3 +187,32 @@ def test_no_descriptor_stays_open() -> None:
     waits.read()
     clocks.start_time(os.getpid())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_threads_are_added_up_ours_apart_and_one_that_ended_keeps_what_it_used() -> None:
+    threads = clocks.ThreadClocks()
+    threads.read()
+    before = threads.agent, threads.others
+    burned, leave = threading.Barrier(3), threading.Event()
+
+    def burn(seconds: float) -> None:
+        while time.thread_time() < seconds:
+            pass
+        burned.wait()
+        leave.wait()
+
+    started = [
+        threading.Thread(target=burn, args=(seconds,), name=name)
+        for name, seconds in (("taskwatt-test", 0.1), ("somebody", 0.2))
+    ]
+    for thread in started:
+        thread.start()
+    burned.wait()
+    threads.read()
+    leave.set()
+    for thread in started:
+        thread.join()
+    threads.read()
+    agent, others = threads.agent - before[0], threads.others - before[1]
+    assert 0.1 <= agent < 0.15
+    assert 0.2 <= others < 0.35

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from taskwatt import clocks
-from taskwatt.drainer import Collected, Death, Drainer, Settled, Totals
+from taskwatt.drainer import Collected, Counted, Death, Drainer, Settled, Totals
 from taskwatt.journal import Journal
-from taskwatt.observations import Cpu, Publish
+from taskwatt.observations import CoroutineTally, Cpu, Publish, Tallies
 from taskwatt.segments import AgentDirectory, SegmentWriter, layout
 from taskwatt.segments.records import decode
 from taskwatt.segments.stall_records import put_stall
+from taskwatt.segments.tallies import SUFFIX, TallyFile
 from tests.support.segments import START_NS, begin, child, die, finish, killed_process, overwrite, record
 from tests.support.stalls import STALL
 
@@ -354,3 +355,42 @@ def test_no_descriptor_stays_open(directory: AgentDirectory) -> None:
     for one in segments[3:]:
         one.close()
     assert (len(os.listdir("/proc/self/fd")) if clocks.LINUX else 0) == before
+
+
+def tally(steps: int) -> Tallies:
+    return Tallies({"shop.fetch": CoroutineTally("task", steps=steps)}, {}, {}, carrier="pure Python")
+
+
+def test_what_loops_counted_in_a_child_is_read_with_its_segment(drainer: Drainer, segment: SegmentWriter) -> None:
+    file = TallyFile(segment.path.with_suffix(SUFFIX))
+    file.write(tally(7))
+    told = [*drainer.collect().counted, *drainer.collect().counted]
+    file.write(tally(9))
+    told += drainer.collect().counted
+    file.close()
+    name = told[0].source
+    assert told == [
+        Counted(name, tally(7), anew=True, ended=False),
+        Counted(name, tally(7), anew=False, ended=False),
+        Counted(name, tally(9), anew=True, ended=False),
+    ]
+
+
+def test_the_last_word_of_a_dead_child_s_loops_is_read_and_its_file_goes(
+    drainer: Drainer, segment: SegmentWriter
+) -> None:
+    file = TallyFile(segment.path.with_suffix(SUFFIX))
+    file.write(tally(23))
+    file.close()
+    die(segment)
+    assert [(one.tallies, one.ended) for one in drainer.collect().counted] == [(tally(23), True)]
+    assert (drainer.collect().counted, file.path.exists()) == ([], False)
+
+
+def test_what_loops_of_a_dead_child_left_torn_is_a_counted_drop(drainer: Drainer, segment: SegmentWriter) -> None:
+    file = TallyFile(segment.path.with_suffix(SUFFIX))
+    file.write(tally(7))
+    file.close()
+    overwrite(file.path, 100, b"torn")
+    die(segment)
+    assert drainer.collect().dropped == {"damaged": 1}

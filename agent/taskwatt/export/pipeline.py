@@ -127,10 +127,6 @@ class Pipeline:
         self._counted = not pulled and all(one.takes_counted for one in self._pushes)
         return MeterProvider([*pulled, *self._pushes, self._history_push], self.resource, shutdown_on_exit=False)
 
-    @property
-    def native_id(self) -> int | None:
-        return self._thread.ident
-
     def start(self) -> None:
         self._thread.start()
 

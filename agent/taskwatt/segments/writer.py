@@ -45,6 +45,7 @@ class SegmentWriter:
     def __init__(self, path: Path, role: int, process_class: ProcessClass) -> None:
         """Raises OSError: no room, not writable, already there."""
         self.path = path
+        self.role = role
         self.pid = os.getpid()
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

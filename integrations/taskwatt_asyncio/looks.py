@@ -1,0 +1,159 @@
+"""A closer look at some steps of each type: where the task was suspended, for how long, and what woke it.
+
+A look costs a few microseconds, so a busy type gets few: the first 32 steps after a reading, then every 17th (in
+pairs), then every 257th. Odd strides, so that a task that goes round in a circle is not always met at the same place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from time import monotonic, perf_counter
+from types import CoroutineType as NativeCoroutine
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, Final
+
+from taskwatt.code_site import is_user_code
+
+if TYPE_CHECKING:
+    from taskwatt_asyncio.loops import LoopThread
+    from taskwatt_asyncio.types import CoroutineType, Place
+
+SHORT_S: Final = 0.05
+_DENSE: Final = 32
+_STRIDES: Final = 17, 257
+_MAX_DEPTH: Final = 64
+_MAX_LINES: Final = 16
+
+_SLEEP: Final = asyncio.sleep.__code__
+_WAIT: Final = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
+_CANCEL_AND_WAIT: Final = getattr(getattr(asyncio.tasks, "_cancel_and_wait", None), "__code__", None)
+"""Where `wait_for` is after its time is up, in Python 3.11."""
+_ASYNCIO: Final = _SLEEP.co_filename.rpartition("/")[0] + "/"
+
+
+WANTED: Final = None
+TAKEN: Final = object()
+"""What LoopThread.stamped is when a handle is to be stamped (uvloop), and when the next look has to say so."""
+
+
+def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, coroutine: Any) -> None:
+    """Right before a step. Nothing of it has run yet.
+
+    `token`: what may have been stamped, the handle or, on uvloop, the callback. `arguments`: of the callback.
+    `coroutine`: the task's; None for other callbacks.
+    """
+    now = perf_counter()
+    _delay(token, thread, stats, now)
+    if stats.steps < stats.next_look:
+        return
+    _next(stats)
+    if coroutine is None or type(coroutine) is not NativeCoroutine:
+        return
+    before, stats.suspended = stats.suspended, (id(coroutine), stats.steps, now, stats.wall_s)
+    if not coroutine.cr_suspended:
+        return
+    stats.looks += 1
+    waited = None
+    if before is not None and before[:2] == (id(coroutine), stats.steps - 1):
+        waited = now - before[2] - (stats.wall_s - before[3])
+    chain = _chain(coroutine)
+    waited = _waited(stats, arguments, *chain[-1], waited)
+    if waited is not None:
+        stats.waits += 1
+        if waited <= SHORT_S:
+            stats.short_waits += 1
+    place = _place(chain)
+    seen = stats.lines.get(place)
+    if seen is not None or len(stats.lines) < _MAX_LINES:
+        stats.lines[place] = (seen or 0) + 1
+
+
+def _waited(stats: CoroutineType, arguments: Any, innermost: Any, awaited: Any, waited: float | None) -> float | None:
+    """Note what it waited for; how long, if it was not measured and a sleep says it."""
+    if innermost.f_code is _SLEEP and type(awaited) is not GeneratorType:  # that is `sleep(0)`
+        stats.sleeping += 1
+        delay = innermost.f_locals.get("delay") if waited is None else waited
+        return delay if isinstance(delay, int | float) else None
+    if _timed_out(arguments, innermost):
+        stats.timed_out += 1
+    return waited
+
+
+def _next(stats: CoroutineType) -> None:
+    stats.recent_looks = recent = stats.recent_looks + 1
+    stride = 1
+    if recent > _DENSE and recent % 2:
+        stride = _STRIDES[recent > 2 * _DENSE]
+    stats.next_look = stats.steps + stride
+
+
+def _delay(token: Any, thread: LoopThread, stats: CoroutineType, now: float) -> None:
+    """How long a handle was ready before it runs; known of one at a time.
+
+    On a stock loop it is the last one that is ready at a look: it was put there by the step before, or by the events
+    just met. On uvloop `call_soon` stamps the next one.
+    """
+    stamped: Any = thread.stamped
+    if stamped is token:
+        stats.delays += 1
+        stats.delay_s += max(0.0, now - thread.stamp_s)
+        thread.stamped = TAKEN
+    if thread.kind == "uvloop":
+        if thread.stamped is TAKEN and stamped is not token:
+            thread.stamped = WANTED
+    elif thread.stamped in (TAKEN, WANTED) or stamped._cancelled:
+        ready: Any = getattr(thread.loop, "_ready", None)
+        if ready:
+            thread.stamped, thread.stamp_s = ready[-1], thread.end
+        else:
+            thread.stamped = TAKEN
+
+
+def _chain(coroutine: Any) -> list[tuple[Any, Any]]:
+    """(frame, what it awaits) from the task's coroutine inwards, as far as can be seen."""
+    chain: list[tuple[Any, Any]] = []
+    one = coroutine
+    while len(chain) < _MAX_DEPTH:
+        kind = type(one)
+        if kind is NativeCoroutine:
+            frame, awaited = one.cr_frame, one.cr_await
+        elif kind is GeneratorType:
+            frame, awaited = one.gi_frame, one.gi_yieldfrom
+        else:
+            break
+        if frame is None:
+            break
+        if kind is GeneratorType and frame.f_code.co_filename.startswith(_ASYNCIO):
+            break  # `sleep(0)`
+        chain.append((frame, awaited))
+        one = awaited
+    return chain
+
+
+def _place(chain: list[tuple[Any, Any]]) -> Place:
+    """The innermost line of the user's own; else the innermost outside of asyncio; else the task's."""
+    fallback = None
+    for frame, _ in reversed(chain):
+        file = frame.f_code.co_filename
+        if is_user_code(file):
+            break
+        if fallback is None and not file.startswith(_ASYNCIO):
+            fallback = frame
+    else:
+        frame = fallback or chain[0][0]
+    code = frame.f_code
+    return code.co_qualname, code.co_filename, frame.f_lineno
+
+
+def _timed_out(arguments: Any, innermost: Any) -> bool:
+    woken_by = arguments[0] if arguments else None
+    if isinstance(woken_by, Future) and woken_by.cancelled():
+        return True
+    code = innermost.f_code
+    if code is _CANCEL_AND_WAIT:
+        return True
+    if code is _WAIT:
+        timer = innermost.f_locals.get("timeout_handle")
+        return timer is not None and not timer.cancelled() and timer.when() <= monotonic()
+    return False

@@ -1,0 +1,119 @@
+"""Where a stock loop waits for events: one wrapper around its selector's `select`, on that one object.
+
+Between two calls the loop was busy, within one it was idle (unless it only asked, having work to do). That gives exact
+busy and idle time, iterations and depth for a few clock reads an iteration, and nothing while the loop sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Sized
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from taskwatt.meter import hide_this_frame
+from taskwatt.observations import READY_BUCKETS
+from taskwatt_asyncio.figures import SHORT_S
+
+if TYPE_CHECKING:
+    from taskwatt_asyncio.loops import LoopThread
+
+log = logging.getLogger("taskwatt")
+
+UNSEEN = "how busy it is: it has no selector of the standard library's kind"
+
+
+def install(thread: LoopThread) -> Callable[[], None]:
+    """Watch the waiting of a loop that runs in the current thread. What is returned undoes it."""
+    loop: Any = thread.loop
+    selector = getattr(loop, "_selector", None)
+    ready = getattr(loop, "_ready", None)
+    if selector is None or not isinstance(ready, Sized) or not callable(getattr(selector, "select", None)):
+        thread.busy_since = 0.0
+        thread.figures.partial = UNSEEN
+        return _nothing
+    own = vars(selector).get("select") if hasattr(selector, "__dict__") else None
+    select = _watched(thread, selector.select, ready)
+    try:
+        selector.select = select
+    except AttributeError:
+        thread.busy_since = 0.0
+        thread.figures.partial = UNSEEN
+        return _nothing
+
+    def release() -> None:
+        if vars(selector).get("select") is select:
+            if own is None:
+                del selector.select
+            else:
+                selector.select = own
+
+    return release
+
+
+def finish(thread: LoopThread) -> None:
+    """The loop stops: its last busy period ends."""
+    if thread.busy_since:
+        _busy(thread, perf_counter() - thread.busy_since)
+        thread.busy_since = 0.0
+
+
+def _busy(thread: LoopThread, seconds: float) -> None:
+    figures = thread.figures
+    figures.busy_s += seconds
+    figures.ready[thread.depth] += seconds
+    if seconds > SHORT_S:
+        figures.long_period(seconds)
+
+
+def _watched(thread: LoopThread, original: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
+    figures = thread.figures
+    ready_s = figures.ready
+    clock = perf_counter
+    watching = True
+
+    def select(timeout: float | None = None) -> Any:
+        nonlocal watching
+        began = clock()
+        since = thread.busy_since
+        if since:
+            busy = began - since
+            figures.busy_s += busy
+            ready_s[thread.depth] += busy
+            if busy > SHORT_S:
+                figures.long_period(busy)
+        thread.idle_since = began
+        thread.busy_since = 0.0
+        try:
+            events = original(timeout)
+        except BaseException as error:
+            thread.busy_since = clock()
+            hide_this_frame(error)
+            raise
+        if watching:
+            try:
+                found = len(events)
+                depth = len(ready) + found
+                thread.depth = depth if depth < 2 else bisect_left(READY_BUCKETS, depth)
+                if depth > figures.ready_max:
+                    figures.ready_max = depth
+                figures.io_runs += found
+            except Exception as error:
+                watching = False
+                log.warning("taskwatt does not see how deep a loop is: %r", error, exc_info=error)
+        figures.iterations += 1
+        ended = clock()
+        if timeout is not None and timeout <= 0:
+            figures.busy_s += ended - began
+        else:
+            figures.idle_s += ended - began
+        thread.idle_since = 0.0
+        thread.busy_since = ended
+        return events
+
+    return select
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,150 @@
+"""uvloop: its handles are written in C, so its loops are met through their class's own methods.
+
+- `run_forever`: when a loop runs. `call_soon`: a task schedules its every step by it, and is handed over with the
+  measuring around it.
+- A timer of ours that should run every 10 ms (50 ms while nothing happens) says how late anything else would have
+  been, protocol callbacks included, whose steps nobody outside of uvloop sees: what they use is the loop's, not a
+  type's, and is reported as such (`partial`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import perf_counter, thread_time
+from types import ModuleType
+from typing import Any, Final
+
+from taskwatt.meter import hide_this_frame
+from taskwatt_asyncio import loops, losses, steps
+from taskwatt_asyncio.figures import SHORT_S
+
+log = logging.getLogger("taskwatt")
+
+PARTIAL: Final = "protocol callbacks, plain callbacks and timers are not seen, only the time they take"
+
+PERIOD_S: Final = 0.01
+IDLE_PERIOD_S: Final = 0.05
+_QUIET: Final = 0.05
+"""Share of its time below which a loop is probed less often."""
+
+_methods: dict[str, tuple[Any, Any]] = {}
+_class: Any = None
+
+
+class Probe:
+    """A timer on one loop while it runs."""
+
+    def __init__(self, thread: loops.LoopThread) -> None:
+        self._thread = thread
+        self._timer: Any = None
+        self._last = perf_counter()
+        self._cpu = thread_time()
+        self._slow = thread.figures.slow_steps
+        self._arm(PERIOD_S)
+
+    def release(self) -> None:
+        timer, self._timer = self._timer, None
+        self._thread.due = 0.0
+        if timer is not None:
+            timer.cancel()
+
+    def _arm(self, period: float) -> None:
+        self._thread.due = perf_counter() + period
+        self._timer = self._thread.loop.call_later(period, self)
+
+    def __call__(self) -> None:
+        if self._timer is not None:
+            steps.guarded(self._measure)
+
+    def _measure(self) -> None:
+        thread, figures = self._thread, self._thread.figures
+        now, cpu = perf_counter(), thread_time()
+        passed, used = now - self._last, cpu - self._cpu
+        late = max(0.0, now - thread.due)
+        busy = min(passed, max(late, used))
+        figures.iterations += 1
+        figures.busy_s += busy
+        figures.idle_s += passed - busy
+        figures.ready[0] += busy
+        if late > SHORT_S * 2:  # libuv's clock ticks in milliseconds
+            figures.long_period(min(late, passed))
+        if late > loops.threshold_s and figures.slow_steps == self._slow:
+            figures.slow_steps += 1
+            loops.tell(loops.on_slow, thread, "", thread.due, late, min(late, used))
+        self._slow = figures.slow_steps
+        self._last, self._cpu = now, cpu
+        self._arm(PERIOD_S if busy > passed * _QUIET else IDLE_PERIOD_S)
+
+
+def install(module: ModuleType) -> None:
+    """`module`: uvloop, imported. Idempotent."""
+    global _class
+    if _methods:
+        return
+    _class = module.Loop
+    _patch("run_forever", _run_forever)
+    _patch("call_soon", _call_soon)
+    losses.watch(_class)
+
+
+def uninstall() -> None:
+    """Idempotent. Loops that run go on without us."""
+    for name, (original, ours) in tuple(_methods.items()):
+        if vars(_class).get(name) is ours:
+            if original is None:
+                delattr(_class, name)
+            else:
+                setattr(_class, name, original)
+    _methods.clear()
+
+
+def watch(thread: loops.LoopThread) -> Callable[[], None]:
+    """Probe a loop that runs in the current thread. What is returned undoes it."""
+    thread.figures.partial = PARTIAL
+    return Probe(thread).release
+
+
+def _patch(name: str, wrap: Callable[[Any], Any]) -> None:
+    own = vars(_class).get(name)
+    original = getattr(_class, name)
+    ours = wrap(original)
+    ours.__wrapped__, ours.__name__, ours.__qualname__ = original, original.__name__, original.__qualname__
+    ours.__doc__ = original.__doc__
+    _methods[name] = own, ours
+    setattr(_class, name, ours)
+
+
+def _run_forever(original: Any) -> Any:
+    def run_forever(self: Any) -> None:
+        outer = loops.here.thread
+        steps.guarded(loops.changed, self)
+        try:
+            original(self)
+        except BaseException as error:
+            hide_this_frame(error)
+            raise
+        finally:
+            thread = loops.here.thread
+            if thread is not None and thread.loop is self:
+                steps.guarded(loops.changed, None if outer is None else outer.loop)
+
+    return run_forever
+
+
+def _call_soon(original: Any) -> Any:
+    here, is_step, call = loops.here, steps.is_step, steps.call
+
+    def call_soon(self: Any, callback: Any, *args: Any, context: Any = None) -> Any:
+        try:
+            thread = here.thread
+            if thread is not None and is_step(callback):
+                if thread.stamped is None:
+                    thread.stamped, thread.stamp_s = callback, perf_counter()
+                return original(self, call, callback, *args, context=context)
+            return original(self, callback, *args, context=context)
+        except BaseException as error:
+            hide_this_frame(error)
+            raise
+
+    return call_soon
