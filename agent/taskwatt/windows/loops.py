@@ -134,7 +134,7 @@ class LoopWindows:
         return found
 
     @property
-    def loops(self) -> list[LoopTally]:
+    def running(self) -> list[LoopTally]:
         """Those that run now, of every process."""
         return [one for source in list(self._sources.values()) for one in source.loops.values() if one.running]
 
