@@ -263,6 +263,7 @@ class Agent:
             findings=findings,
             incidents=self._incidents.active,
             processes=self._describe(live),
+            carriers=self.loops.carriers,
         )
         self._document["agent"] = {
             "identity": self._directory.path.name,
