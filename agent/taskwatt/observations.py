@@ -323,7 +323,8 @@ class Tallies(NamedTuple):
     coroutines: Mapping[str, CoroutineTally]
     """By `module.qualname`; bounded, the rest under `other`."""
     loops: Mapping[str, LoopTally]
-    """By name of the thread; loops that have ended are summed up under `ended`."""
+    """By name of the thread, over all loops that ran in a thread of that name. Bounded: of one that made room, what was
+    not told yet is under `ended`."""
     executors: Mapping[str, ExecutorTally]
     interpreter: InterpreterTally = InterpreterTally()
     carrier: str = ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskwatt.observations import WASTED_OUTCOMES
+from taskwatt.report.loop_text import class_lines, loop_lines
 from taskwatt.report.terminal import Paint, plain, shortened
 from taskwatt.report.triage import Document
 
@@ -61,11 +62,13 @@ def render(document: Document, *, color: bool, width: int) -> str:
     """The whole screen; ends with a newline."""
     paint = Paint(color)
     held = found(document)
-    lines = [*header(document, paint, width), ""]
+    lines = [*header(document, paint, width), *class_lines(document["classes"], paint, width), ""]
     if not held:
         lines += [paint("green", line) for line in _wrapped(_nothing_found(document), width)] + [""]
     for finding in held:
         lines += [*_diagnosis(finding, paint, width), ""]
+    seen = loop_lines(document["loops"], document["carriers"], paint, width)
+    lines += [*seen, ""] if seen else []
     lines += [*ledger(document, paint, width, LEDGER_ROWS), "", *_causes(document, paint, width)]
     return "\n".join(lines) + "\n"
 
