@@ -230,8 +230,7 @@ class CoroutineTally(NamedTuple):
     short_waits: int = 0
     """Of them, those of 50 ms at the most."""
     looks: int = 0
-    """Steps before which it was looked at where the task had been suspended (a sample). Where a task waits for another
-    that `wait_for` made for it (3.11), the look goes on in that one."""
+    """Steps before which it was looked at where the task had been suspended (a sample)."""
     sleeping: int = 0
     """Of them: in `asyncio.sleep`."""
     timed_out: int = 0
@@ -253,7 +252,7 @@ class CoroutineTally(NamedTuple):
     defined_at: tuple[str, str, int] | None = None
     """Where the coroutine function or callback begins."""
     costs: tuple[tuple[int, float], ...] = ()
-    """(tasks alive before the step, CPU seconds of the step) of a sample of long steps since the last reading."""
+    """(tasks begun and not ended, CPU seconds of the step) of a sample of long steps since the last reading."""
 
     @property
     def live(self) -> int:

@@ -163,7 +163,7 @@ def test_noise_is_never_more_than_left_out(path: Path, seed: int) -> None:
     dice = random.Random(seed)
     reader = written(path, FULL)
     data = bytearray(path.read_bytes())
-    for _ in range(50):
+    for _ in range(400):
         data[dice.randrange(8, SIZE)] = dice.randrange(256)
     path.write_bytes(data)
     read = reader.read(ended=True)

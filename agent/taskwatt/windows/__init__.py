@@ -157,7 +157,7 @@ class CoroutineWindow:
     """The line at which it was suspended most often; weight is the share of looks."""
     defined_at: CodeSite | None = None
     costs: tuple[tuple[int, float], ...] = ()
-    """(tasks alive before it, CPU seconds of it) of a sample of long steps."""
+    """(tasks that had begun and not ended, CPU seconds of it) of a sample of long steps."""
     code: CodeSite | None = None
     """The hottest line, when one was sampled."""
 
