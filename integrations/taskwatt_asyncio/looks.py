@@ -88,7 +88,7 @@ def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, c
 
 def _busy_with(stats: CoroutineType, chain: list[tuple[Any, Any]]) -> None:
     innermost = chain[-1][0]
-    if any(frame.f_code in _CONNECTING for frame, _ in chain):
+    if any(frame.f_code in _CONNECTING for frame, _ in chain) or _was_refused(innermost):
         stats.connecting += 1
     elif innermost.f_code is _WAIT:
         stats.scanning += 1
@@ -187,6 +187,12 @@ def _place(chain: list[tuple[Any, Any]]) -> Place:
         frame = fallback or chain[0][0]
     code = frame.f_code
     return code.co_qualname, code.co_filename, frame.f_lineno
+
+
+def _was_refused(innermost: Any) -> bool:
+    """Did the task end with a connection's error that Python 3.11's `wait_for` made for an attempt to connect?"""
+    inner = innermost.f_locals.get("fut") if innermost.f_code is _WAIT_FOR else None
+    return isinstance(inner, Future) and isinstance(inner._exception, OSError)
 
 
 def _timed_out(arguments: Any, innermost: Any) -> bool:
