@@ -8,7 +8,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test test-asyncio demo check bench peers faults e2e clean
+.PHONY: test test-asyncio demo example check bench peers faults e2e clean
 .NOTPARALLEL:
 
 test: $(VENV)/.dev
@@ -16,6 +16,10 @@ test: $(VENV)/.dev
 
 demo: $(VENV)/.demo
 	$(BIN)/taskwatt demo
+
+EXAMPLE := blocked_loop
+example: $(VENV)/.dev
+	$(BIN)/python examples/$(EXAMPLE)/run.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

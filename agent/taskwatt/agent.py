@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from taskwatt import clocks, rules
-from taskwatt.charging import Charging
+from taskwatt.charging import Charging, live_cells, running
 from taskwatt.code_watch import CodeWatch
 from taskwatt.drainer import Collected, Death, Drainer, Live
 from taskwatt.export.history import HistoryWriter
@@ -31,14 +31,11 @@ from taskwatt.observations import Outcome, ProcessClass, Tallies
 from taskwatt.report.triage import Document, ProcessDescription, document
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
 from taskwatt.settings import Settings
-from taskwatt.windows import Window
+from taskwatt.windows import LoopWindow, Window
 from taskwatt.windows.capacity import Capacity
-from taskwatt.windows.ledger import NO_TASK, Kept, Key, Ledger, Served, Snapshot, weight
+from taskwatt.windows.ledger import NO_TASK, Kept, Ledger, Served, Snapshot, weight
 from taskwatt.windows.loops import LoopWindows
 from taskwatt.windows.tasks import TaskWindows
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("taskwatt")
 
@@ -120,6 +117,14 @@ class Agent:
         host = self._window.host if self._window is not None else None
         own = [Reading("taskwatt.cpu.effective", host.effective_cpus, {})] if host is not None else []
         return [*self._pipeline.readings, *own]
+
+    @property
+    def process_class(self) -> ProcessClass:
+        return self._class
+
+    @property
+    def loop_windows(self) -> Sequence[LoopWindow]:
+        return self._window.loops if self._window is not None else ()
 
     def incidents_active(self) -> Iterable[tuple[str, str]]:
         return [(one.finding.cause, one.severity) for one in self._incidents.active]
@@ -208,6 +213,7 @@ class Agent:
             served = self._fold(collected)
             charged = self._charging.charge(collected.live, served, final=self._stop.is_set())
             self._fold_loops(collected)
+            self._pipeline.tick()
         for process_class, seconds in collected.idle_cpu.items():
             self.ledger.book(process_class, NO_TASK, "none", "framework", seconds)
         for process_class, seconds in collected.kernel.items():
@@ -217,7 +223,7 @@ class Agent:
         self._capacity.sample(now, pids)
         self._measure_cores(now, collected.live)
         self._code.note(collected.code, now)
-        live = _live_cells(collected.live, self.ledger)
+        live = live_cells(collected.live, self.ledger)
         for key, seconds in charged.items():
             live[key] = live.get(key, 0.0) + seconds
         self._snapshots.append((now, self.ledger.keep(live)))
@@ -232,9 +238,9 @@ class Agent:
 
     def _quiet(self, now: float, live: Sequence[Live], served: Sequence[Served]) -> bool:
         """Would judging say what it said the last time? Nothing ran, ended or burned within the longest window."""
-        running = served or self._found or any(one.task for one in live) or self._incidents.active or self.loops.blocked
+        busy = served or self._found or any(one.task for one in live) or self._incidents.active or self.loops.blocked
         young = len(self._snapshots) <= max(WINDOWS)
-        if running or self._cores.keys() != self._seen or sum(self._cores.values()) > QUIET_CORES:
+        if busy or self._cores.keys() != self._seen or sum(self._cores.values()) > QUIET_CORES:
             self._busy_at = now
         self._seen = self._cores.keys()
         return not young and now - self._busy_at > max(WINDOWS)
@@ -257,6 +263,7 @@ class Agent:
             findings=findings,
             incidents=self._incidents.active,
             processes=self._describe(live),
+            carriers=self.loops.carriers,
         )
         self._document["agent"] = {
             "identity": self._directory.path.name,
@@ -315,7 +322,7 @@ class Agent:
         kernel = sum(delta.kernel.values())
         coroutines = self.loops.coroutines(slices)
         code = {one.name: one.code for one in coroutines if one.code is not None} | self._code.sites
-        in_flight = _running(live, self.ledger)
+        in_flight = running(live, self.ledger)
         for name, number in self._charging.work.open.items():
             in_flight.setdefault((self._class, self.ledger.name(name)), (number, 0.0))
         return Window(
@@ -418,25 +425,3 @@ class Agent:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
         gained = self.ledger.snapshot({}).since(before)
         self._snapshots = [(at, kept.plus(gained)) for at, kept in self._snapshots]
-
-
-def _live_cells(live: Iterable[Live], ledger: Ledger) -> dict[Key, float]:
-    cells: dict[Key, float] = {}
-    for one in live:
-        key: Key
-        if one.task:
-            key = (one.process_class, ledger.name(one.task), "pending", "business")
-        else:
-            key = (one.process_class, NO_TASK, "none", "framework")
-        cells[key] = cells.get(key, 0.0) + one.unbooked_s
-    return cells
-
-
-def _running(live: Iterable[Live], ledger: Ledger) -> dict[tuple[ProcessClass, str], tuple[int, float]]:
-    found: dict[tuple[ProcessClass, str], tuple[int, float]] = {}
-    for one in live:
-        if one.task:
-            key = (one.process_class, ledger.name(one.task))
-            count, oldest = found.get(key, (0, 0.0))
-            found[key] = (count + 1, max(oldest, one.running_s))
-    return found

@@ -105,3 +105,27 @@ class Charging:
 
     def _share(self, spent: Mapping[Activity, float], served: Sequence[Served]) -> None:
         self._tasks.add_share(self._class, self._ledger.apportion(self._class, spent, served))
+
+
+def live_cells(live: Iterable[Live], ledger: Ledger) -> dict[Key, float]:
+    """What children hold that no record explains yet."""
+    cells: dict[Key, float] = {}
+    for one in live:
+        key: Key
+        if one.task:
+            key = (one.process_class, ledger.name(one.task), "pending", "business")
+        else:
+            key = (one.process_class, NO_TASK, "none", "framework")
+        cells[key] = cells.get(key, 0.0) + one.unbooked_s
+    return cells
+
+
+def running(live: Iterable[Live], ledger: Ledger) -> dict[tuple[ProcessClass, str], tuple[int, float]]:
+    """How many attempts of each task run, and the age of the oldest."""
+    found: dict[tuple[ProcessClass, str], tuple[int, float]] = {}
+    for one in live:
+        if one.task:
+            key = (one.process_class, ledger.name(one.task))
+            count, oldest = found.get(key, (0, 0.0))
+            found[key] = (count + 1, max(oldest, one.running_s))
+    return found

@@ -35,8 +35,13 @@ ONGOING_EVERY_NS = 60 * SECOND_NS
 WARNING_CORES, WARNING_SHARE = 0.1, 0.05
 CRITICAL_CORES, CRITICAL_SHARE = 0.5, 0.25
 
-WAITING_CAUSES = frozenset({"oversubscription", "starved", "loop_blocked", "backlog_growth"})
+WAITING_CAUSES = frozenset(
+    {"oversubscription", "starved", "loop_blocked", "fan_out", "gil_contention", "backlog_growth"}
+)
 """They make work wait and waste no CPU, so their waste cannot rank them: a warning from the start."""
+
+LAG, CRITICAL_LAG_S = "lag_p99_s", 1.0
+"""The evidence that ranks what holds an event loop: a second for one arrival in a hundred is a service that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,9 @@ def fingerprint(finding: Finding) -> str:
 
 
 def severity(finding: Finding, effective_cpus: float) -> Severity:
-    """By wasted cores against the CPUs that may be used; useful compute is never a problem."""
+    """By wasted cores against the CPUs that may be used, or by what an arrival waits; useful compute is no problem."""
+    if any(each.metric == LAG and each.value >= CRITICAL_LAG_S for each in finding.evidence):
+        return "critical"
     if finding.cause in WAITING_CAUSES:
         return "warning"
     if finding.wasted_cores >= max(CRITICAL_CORES, CRITICAL_SHARE * effective_cpus):

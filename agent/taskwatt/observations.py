@@ -234,7 +234,17 @@ class CoroutineTally(NamedTuple):
     sleeping: int = 0
     """Of them: in `asyncio.sleep`."""
     timed_out: int = 0
-    """Of them: woken by a timeout, with nothing to show for the wait."""
+    """Of them: woken by a timeout, with nothing to show for the wait. Python 3.11's `wait_for` makes a task of what it
+    is given and waits for its cancellation (`_cancel_and_wait`): both of its suspensions are meant."""
+    connecting: int = 0
+    """Of them: in an attempt to connect, between `getaddrinfo` and the end of `sock_connect`."""
+    scanning: int = 0
+    """Of them: in `asyncio.wait`, which goes through all that it is given at every call."""
+    scanned: int = 0
+    """How many awaitables `asyncio.wait` was given, summed over those looks."""
+    at_end: int = 0
+    """For handles of file descriptors, of which looks are taken as well: of them, readable but with nothing to read
+    (FIONREAD says 0): the end of the file."""
     same_line: int = 0
     """Of them: at the line where it was suspended most often."""
     resumed_at: tuple[str, str, int] | None = None
@@ -242,7 +252,7 @@ class CoroutineTally(NamedTuple):
     defined_at: tuple[str, str, int] | None = None
     """Where the coroutine function or callback begins."""
     costs: tuple[tuple[int, float], ...] = ()
-    """(tasks alive, CPU seconds) of a sample of long steps since the last reading."""
+    """(tasks begun and not ended, CPU seconds of the step) of a sample of long steps since the last reading."""
 
     @property
     def live(self) -> int:
@@ -323,7 +333,8 @@ class Tallies(NamedTuple):
     coroutines: Mapping[str, CoroutineTally]
     """By `module.qualname`; bounded, the rest under `other`."""
     loops: Mapping[str, LoopTally]
-    """By name of the thread; loops that have ended are summed up under `ended`."""
+    """By name of the thread, over all loops that ran in a thread of that name. Bounded: of one that made room, what was
+    not told yet is under `ended`."""
     executors: Mapping[str, ExecutorTally]
     interpreter: InterpreterTally = InterpreterTally()
     carrier: str = ""

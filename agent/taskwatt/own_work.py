@@ -79,6 +79,8 @@ class OwnWork:
         """Of coroutine types."""
         self._booked_rows: dict[tuple[str, Outcome], tuple[int, float]] = {}
         self._before = _NOTHING
+        self._loops_s = 0.0
+        """CPU of the loops' threads while loops ran, also of those that are no longer told."""
         self._machinery = Rest(_LOOP_READINGS)
         self._others = Rest(_THREAD_READINGS)
         self._begun = False
@@ -92,6 +94,10 @@ class OwnWork:
         """Ask everybody, clocks last but for the process's own: what was billed is on them."""
         self._before = self.tallies or self._before
         self.tallies = self._ask()
+        for name, now in (self.tallies or _NOTHING).loops.items():
+            old = self._before.loops.get(name)
+            anew = old is None or now.iterations < old.iterations
+            self._loops_s += max(0.0, now.cpu_s - (0.0 if old is None or anew else old.cpu_s))
         self._rows = accounts.rows()
         self.pending = {
             name: row.cpu_s for (name, outcome), row in self._rows.items() if outcome == "pending" and row.cpu_s > 0
@@ -179,7 +185,7 @@ class OwnWork:
         """CPU of the loops' threads that is no step's, while loops ran. A running step counts in until it ends."""
         tallies = self.tallies or self._before
         steps = sum(one.cpu_s for one in tallies.coroutines.values())
-        return sum(one.cpu_s for one in tallies.loops.values()) - steps
+        return self._loops_s - steps
 
     def _unexplained_of_threads(self) -> float:
         """CPU of Python's threads that is neither a step's, nor a row's, nor the machinery of a loop."""
@@ -192,6 +198,7 @@ class OwnWork:
         """Is there a loop that has used CPU since the last reading and has not got round once?"""
         for name, now in (self.tallies or _NOTHING).loops.items():
             old = self._before.loops.get(name)
-            if old is not None and now.running and now.iterations == old.iterations and now.cpu_s > old.cpu_s:
+            stuck = old is not None and 0 < now.iterations == old.iterations and now.cpu_s > old.cpu_s
+            if stuck and now.running:
                 return True
         return False

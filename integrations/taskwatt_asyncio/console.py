@@ -12,6 +12,9 @@ import socket
 import threading
 from typing import Any, Final
 
+from taskwatt_asyncio import loops
+from taskwatt_asyncio.loops import LoopThread
+
 log = logging.getLogger("taskwatt")
 
 HOST: Final = "127.0.0.1"
@@ -25,13 +28,13 @@ class Console:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refused = False
 
-    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+    def watch(self, thread: LoopThread) -> None:
         """On the loop's thread, when it starts to run. A failure is said once and is the last."""
-        if self._refused or (self._loop is not None and not self._loop.is_closed()):
+        if self._refused or thread.detail or (self._loop is not None and not self._loop.is_closed()):
             return
         self.close()
         try:
-            self._start(loop)
+            self._start(thread.loop)
         except Exception as error:
             self._refused = True
             log.warning("taskwatt could not start aiomonitor: %r", error)
@@ -64,6 +67,21 @@ class Console:
             monitor.close()
         except Exception as error:
             log.warning("taskwatt could not close aiomonitor: %r", error)
+
+
+_console = Console()
+
+
+def install() -> None:
+    """Start a monitor with the next loop. Idempotent."""
+    if _console.watch not in loops.on_start:
+        loops.on_start.append(_console.watch)
+
+
+def uninstall() -> None:
+    if _console.watch in loops.on_start:
+        loops.on_start.remove(_console.watch)
+    _console.close()
 
 
 def _port(usual: int) -> int:

@@ -7,7 +7,11 @@ pairs), then every 257th. Odd strides, so that a task that goes round in a circl
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
 from asyncio import Future
+from contextlib import suppress
+from fcntl import ioctl
+from termios import FIONREAD
 from time import monotonic, perf_counter
 from types import BuiltinMethodType, GeneratorType
 from types import CoroutineType as NativeCoroutine
@@ -30,6 +34,16 @@ _SLEEP: Final = asyncio.sleep.__code__
 _WAIT: Final = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 _CANCEL_AND_WAIT: Final = getattr(getattr(asyncio.tasks, "_cancel_and_wait", None), "__code__", None)
 """Where `wait_for` is after its time is up, in Python 3.11."""
+_WAIT_FOR: Final = asyncio.wait_for.__code__
+"""In Python 3.11 it waits for a task that it made, and is woken when that is done or the time is up."""
+_BASE: Any = asyncio.selector_events.BaseSelectorEventLoop
+_CONNECTING: Final = {
+    getattr(_BASE, name).__code__
+    for name in ("sock_connect", "_sock_connect", "getaddrinfo", "_ensure_resolved")
+    if hasattr(getattr(_BASE, name, None), "__code__")
+}
+"""Between the look-up of a name and the end of an attempt to connect."""
+_MAX_FILES: Final = 1_000
 _ASYNCIO: Final = _SLEEP.co_filename.rpartition("/")[0] + "/"
 
 
@@ -49,6 +63,8 @@ def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, c
     if stats.steps < stats.next_look:
         return
     _next(stats)
+    if coroutine is None and stats.kind == "io":
+        _look_at_file(token, thread, stats)
     if not _is_native(coroutine):
         return
     before, stats.suspended = stats.suspended, (id(coroutine), stats.steps, now, stats.wall_s)
@@ -59,6 +75,7 @@ def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, c
     if before is not None and before[:2] == (id(coroutine), stats.steps - 1):
         waited = now - before[2] - (stats.wall_s - before[3])
     chain = _chain(coroutine)
+    _busy_with(stats, chain)
     waited = _waited(stats, arguments, *chain[-1], waited)
     if waited is not None:
         stats.waits += 1
@@ -70,6 +87,15 @@ def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, c
         stats.lines[place] = (seen or 0) + 1
 
 
+def _busy_with(stats: CoroutineType, chain: list[tuple[Any, Any]]) -> None:
+    innermost = chain[-1][0]
+    if any(frame.f_code in _CONNECTING for frame, _ in chain) or _was_refused(innermost):
+        stats.connecting += 1
+    elif innermost.f_code is _WAIT:
+        stats.scanning += 1
+        stats.scanned += len(innermost.f_locals["fs"])
+
+
 def _waited(stats: CoroutineType, arguments: Any, innermost: Any, awaited: Any, waited: float | None) -> float | None:
     """Note what it waited for; how long, if it was not measured and a sleep says it."""
     if innermost.f_code is _SLEEP and type(awaited) is not GeneratorType:  # that is `sleep(0)`
@@ -79,6 +105,23 @@ def _waited(stats: CoroutineType, arguments: Any, innermost: Any, awaited: Any, 
     if _timed_out(arguments, innermost):
         stats.timed_out += 1
     return waited
+
+
+def _look_at_file(handle: Any, thread: LoopThread, stats: CoroutineType) -> None:
+    """Is there anything to read? FIONREAD takes nothing out of it, and says 0 at the end of a pipe or a connection.
+
+    A descriptor is found by its handle among those of the loop, if there are not too many.
+    """
+    files: Any = getattr(getattr(thread.loop, "_selector", None), "_fd_to_key", None)
+    if files is None or len(files) > _MAX_FILES:
+        return
+    for descriptor, key in list(files.items()):
+        if key.data[0] is handle:
+            stats.looks += 1
+            with suppress(OSError):  # it listens, or is of a kind that does not tell
+                unread = ioctl(descriptor, FIONREAD, b"\0" * 4)
+                stats.at_end += unread == b"\0" * 4
+            return
 
 
 def _next(stats: CoroutineType) -> None:
@@ -151,6 +194,12 @@ def _place(chain: list[tuple[Any, Any]]) -> Place:
     return code.co_qualname, code.co_filename, frame.f_lineno
 
 
+def _was_refused(innermost: Any) -> bool:
+    """Did the task end with a connection's error that Python 3.11's `wait_for` made for an attempt to connect?"""
+    inner = innermost.f_locals.get("fut") if innermost.f_code is _WAIT_FOR else None
+    return isinstance(inner, Future) and isinstance(inner._exception, OSError)
+
+
 def _timed_out(arguments: Any, innermost: Any) -> bool:
     woken_by = arguments[0] if arguments else None
     if isinstance(woken_by, Future) and woken_by.cancelled():
@@ -158,6 +207,9 @@ def _timed_out(arguments: Any, innermost: Any) -> bool:
     code = innermost.f_code
     if code is _CANCEL_AND_WAIT:
         return True
+    if code is _WAIT_FOR:
+        inner = innermost.f_locals.get("fut")
+        return isinstance(inner, Future) and not inner.done()
     if code is _WAIT:
         timer = innermost.f_locals.get("timeout_handle")
         return timer is not None and not timer.cancelled() and timer.when() <= monotonic()

@@ -263,6 +263,9 @@ def uninstall() -> None:
     here.thread, here.suspended = None, ()
     steps.uninstall()
     losses.uninstall()
+    console = sys.modules.get("taskwatt_asyncio.console")
+    if console is not None:
+        console.uninstall()
     _pid = 0
     _forget()
 
@@ -283,8 +286,13 @@ def _first() -> None:
     global threshold_s
     from taskwatt_asyncio.tallying import tallies
 
-    threshold_s = Settings.from_environ(os.environ).stall_threshold_s
+    settings = Settings.from_environ(os.environ)
+    threshold_s = settings.stall_threshold_s
     install()
+    if settings.aiomonitor:
+        from taskwatt_asyncio import console
+
+        console.install()
     runtime.measure_self()
     runtime.tallies = tallies
 

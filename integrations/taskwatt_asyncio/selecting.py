@@ -28,7 +28,7 @@ UNSEEN = "how busy it is: it has no selector of the standard library's kind"
 def install(thread: LoopThread) -> Callable[[], None]:
     """Watch the waiting of a loop that runs in the current thread. What is returned undoes it."""
     loop: Any = thread.loop
-    selector = getattr(loop, "_selector", None)
+    selector: Any = getattr(loop, "_selector", object())
     ready = getattr(loop, "_ready", None)
     if not issubclass(type(selector), BaseSelector) or not isinstance(ready, Sized):  # a test's stand-in, for one
         thread.busy_since = 0.0

@@ -32,10 +32,10 @@ class CoroutineType:
     """Mutable sums of one type; the names are those of CoroutineTally, where they are explained."""
 
     __slots__ = (
-        "cancelled", "completed", "correction_s", "costs", "defined_at", "delay_s", "delays", "destroyed_pending",
-        "failed", "kind", "lines", "longest_s", "looks", "name", "never_awaited", "never_retrieved",
-        "next_look", "paid_s", "recent_looks", "self_wakes", "short_waits", "sleeping", "started", "steps",
-        "suspended", "timed_out", "waits", "wall_s",
+        "at_end", "cancelled", "completed", "connecting", "correction_s", "costs", "defined_at", "delay_s", "delays",
+        "destroyed_pending", "failed", "kind", "lines", "longest_s", "looks", "name", "never_awaited",
+        "never_retrieved", "next_look", "paid_s", "recent_looks", "scanned", "scanning", "self_wakes", "short_waits",
+        "sleeping", "started", "steps", "suspended", "timed_out", "waits", "wall_s",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: StepKind, defined_at: Place | None = None) -> None:
@@ -69,6 +69,10 @@ class CoroutineType:
         """Since the last reading."""
         self.sleeping = 0
         self.timed_out = 0
+        self.connecting = 0
+        self.scanning = 0
+        self.scanned = 0
+        self.at_end = 0
         self.lines: dict[Place, int] = {}
         """How often it was suspended there; bounded."""
         self.suspended: tuple[int, int, float, float] | None = None

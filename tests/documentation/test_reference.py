@@ -34,8 +34,9 @@ def test_every_cause_is_in_the_readme_and_watched_ones_say_so() -> None:
 
 
 def test_every_metric_is_in_the_reference() -> None:
-    declared = set(re.findall(r'"((?:taskwatt|celery)\.[a-z_.]+)"', _source("export/metrics.py")))
-    assert {"taskwatt.cpu.time", "celery.queue.depth"} <= declared
+    sources = _source("export/metrics.py") + _source("export/loop_metrics.py")
+    declared = set(re.findall(r'"((?:taskwatt|celery|asyncio)\.[a-z_.]+)"', sources))
+    assert {"taskwatt.cpu.time", "celery.queue.depth", "asyncio.eventloop.delay"} <= declared
     assert {name for name in declared if f"`{name}`" not in REFERENCE} == set()
 
 

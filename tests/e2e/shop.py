@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from typing import Any
 
+from celery.signals import worker_process_init
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from tests.support.tasks import app, burn_for
 
 TYPES = 500
+
+
+@worker_process_init.connect(weak=False)
+def provide(**_: object) -> None:
+    """Where a test asks for it, each pool process has a tracer provider of the user's."""
+    if "SHOP_PROVIDER" in os.environ:
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=200))
+        trace.set_tracer_provider(provider)
 
 
 @app.task(name="tests.charge", bind=True, max_retries=None)
@@ -39,6 +54,25 @@ def bill(self: Any) -> None:
     burn_for(0.01)
     if self.request.retries < 2:
         raise self.retry(countdown=0.2)
+
+
+@app.task(name="tests.ship")
+def ship(order_id: int) -> None:
+    """Part of its work is an event loop's, with a span of its own, through the provider of the pool process."""
+    burn_for(0.02)
+    asyncio.run(_label(order_id))
+
+
+async def _label(order_id: int) -> None:
+    tracer = trace.get_tracer("shop")
+
+    async def printed() -> None:
+        with tracer.start_as_current_span("print label", attributes={"order": order_id}):
+            burn_for(0.02)
+            await asyncio.sleep(0.01)
+            burn_for(0.02)
+
+    await asyncio.create_task(printed())
 
 
 @app.task(name="tests.talk")

@@ -17,8 +17,9 @@ from taskwatt.journal import Journal
 from taskwatt.observations import OUTCOMES, ProcessClass
 from taskwatt.rules import Finding
 from taskwatt.segments.reader import Drained
-from taskwatt.windows import HostWindow, Window
+from taskwatt.windows import HostWindow, LoopWindow, Window
 from taskwatt.windows.ledger import Ledger
+from taskwatt.windows.loops import LoopWindows
 from tests.support.processes import wait_for
 from tests.support.receiver import Receiver
 from tests.support.segments import START_NS, record
@@ -29,9 +30,12 @@ class Idle:
 
     ledger = Ledger()
     readings: Sequence[Reading] = (Reading("taskwatt.cpu.effective", 2.0, {}),)
+    loop_windows: Sequence[LoopWindow] = ()
+    process_class: ProcessClass = "worker"
 
     def __init__(self) -> None:
         self.dropped: dict[str, int] = {}
+        self.loops = LoopWindows((10,))
 
     def incidents_active(self) -> Iterable[tuple[str, str]]:
         return ()

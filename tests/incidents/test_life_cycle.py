@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from taskwatt.incidents import Incident, Incidents, Transition, fingerprint, severity
-from taskwatt.rules import Finding
+from taskwatt.rules import Evidence, Finding
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -163,6 +164,15 @@ def test_useful_compute_is_never_more_than_information_and_waiting_is_a_warning(
     assert severity(finding(0.0, cause="useful_compute"), 2) == "info"
     assert severity(finding(0.0, cause="starved"), 2) == "warning"
     assert severity(finding(0.0, cause="oversubscription"), 2) == "warning"
+
+
+@pytest.mark.parametrize("cause", ["loop_blocked", "fan_out", "gil_contention"])
+@pytest.mark.parametrize(("lag_s", "level"), [(0.1, "warning"), (0.999, "warning"), (1.0, "critical")])
+def test_what_holds_an_event_loop_is_critical_when_an_arrival_in_a_hundred_waits_a_second(
+    cause: str, lag_s: float, level: str
+) -> None:
+    lag = Evidence("lag_p99_s", lag_s, 0.1, 10)
+    assert severity(replace(finding(0.0, cause=cause), evidence=(lag,)), 2) == level
 
 
 @pytest.mark.parametrize("seed", range(20))

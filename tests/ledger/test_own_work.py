@@ -131,7 +131,7 @@ def test_a_request_is_pending_until_it_ends_and_then_booked_by_its_outcome(proce
 
 def test_around_the_steps_of_a_loop_lie_its_machinery_and_the_other_threads(process: Process) -> None:
     """Of 10 s on Python's threads 6 are steps, 1 the loop's own; one of the steps' seconds is a request's."""
-    process.loops["MainThread"] = LoopTally("asyncio", True)
+    process.loops["MainThread"] = LoopTally("asyncio", True, iterations=1)
     process.tick()
     assert not process.work.tells_threads_apart()
     process.work.begin()

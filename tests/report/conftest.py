@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from taskwatt.incidents import Incident, Incidents
-from taskwatt.observations import CodeSite
+from taskwatt.observations import DELAY_BUCKETS, READY_BUCKETS, CodeSite
 from taskwatt.report.triage import ProcessDescription, document
-from taskwatt.rules import evaluate
-from taskwatt.windows import HostWindow, TaskWindow, Window
+from taskwatt.rules import Finding, evaluate
+from taskwatt.windows import HostWindow, LoopWindow, TaskWindow, Window
+from tests.support.stalls import STALL
 
 SECOND = 1_000_000_000
 STARTED = 1_764_000_000 * SECOND
@@ -77,3 +78,44 @@ def storm(incident: Incident) -> dict[str, Any]:
 @pytest.fixture
 def idle() -> dict[str, Any]:
     return described(idle_window(), pid=5_100)
+
+
+def web_window() -> Window:
+    delay, ready = [0.0] * (len(DELAY_BUCKETS) + 1), [0.0] * (len(READY_BUCKETS) + 1)
+    delay[0], delay[9] = 5.0, 5.0
+    ready[1] = 9.0
+    worst = STALL._replace(
+        task="shop.serve", duration_s=0.75, cause="blocking", code=CodeSite("shop.serve", "fetch", "shop.py", 7, 1.0, 1)
+    )
+    loops = (
+        LoopWindow("Thread-1"),
+        LoopWindow(
+            "MainThread",
+            "uvloop",
+            iterations=100,
+            busy_s=9.0,
+            idle_s=1.0,
+            delay=tuple(delay),
+            ready=tuple(ready),
+            ready_max=1,
+            stalls={"gil": (1, 0.25), "blocking": (7, 2.5)},
+            worst=worst,
+            partial="protocol callbacks are not seen",
+        ),
+    )
+    host = HostWindow(effective_cpus=2, own_cpu=0.5, own_run_delay=0.0)
+    return Window(10.0, "web", (), host, cpu_total=5.0, cpu_none=0.1, cpu_unattributed=0.0, loops=loops)
+
+
+@pytest.fixture
+def web() -> dict[str, Any]:
+    """Written without rules, which change."""
+    server = ProcessDescription(6_100, "web", "single", 0.5, "own", True, STARTED)
+    nothing = Finding("retry_storm", "clear", "web", summary="No attempt ended.")
+    return document(
+        windows={10.0: web_window()},
+        findings=(nothing,),
+        incidents=(),
+        processes=(server,),
+        carriers=["pure Python: told so by TASKWATT_ACCELERATOR"],
+    )

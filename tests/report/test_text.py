@@ -12,11 +12,13 @@ import pytest
 from taskwatt.report.live import WAITING, frame
 from taskwatt.report.terminal import wants_color
 from taskwatt.report.text import healthy, render
+from taskwatt.report.triage import merge
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 STORM = """\
 taskwatt · worker: 2 processes · 1.00 of 2 CPUs busy · 0.95 wasted · last 10 s
+  not seen here: web, scheduler, job
 
 CRITICAL  retry_storm (immediate) in worker
 shop.charge retries without backing off: 1,130 of 1,210 attempts ended in a retry (93%, threshold
@@ -48,13 +50,13 @@ by activity: business 82.0% · framework 16.0% · serialization 1.0% · unattrib
   found            retry_storm: shop.charge
   clear            never_settles: At most 0 generations (threshold 20) with 0% repeated arguments
                    (threshold 50%), and 0 attempts without an end (threshold 10).
+  clear            hot_loop, polling, rescan, fan_out, gil_contention, loop_blocked: No event loop.
   clear            oversubscription: Own work asks for 1.10 CPUs where 2 may be used: 0.00 too many
                    (threshold 1.00).
   clear            starved: 0.10 of the 1.10 CPUs that were ours to use were withheld (threshold
                    0.28).
   clear            useful_compute: The load has another explanation: retry_storm.
-  not enough data  hot_loop, polling, rescan, serialization, gil_contention, native_threads,
-                   redelivery, loop_blocked, fan_out, backlog_growth: not watched by this version
+  not enough data  serialization, native_threads, redelivery, backlog_growth: not watched yet
 """
 
 
@@ -66,8 +68,9 @@ def test_a_storm_fits_on_one_screen(storm: dict[str, Any]) -> None:
 
 def test_nothing_found_is_said_with_what_could_not_be_judged(idle: dict[str, Any]) -> None:
     lines = render(idle, color=False, width=100).splitlines()
-    assert lines[2] == "Nothing found: 5 causes are clear, 10 could not be judged (below)."
-    assert lines[-2].startswith("  not enough data  hot_loop, polling, rescan,")
+    assert lines[1:3] == ["  not seen here: web, scheduler, job", ""]
+    assert lines[3] == "Nothing found: 11 causes are clear, 4 could not be judged (below)."
+    assert lines[-1].startswith("  not enough data  serialization, native_threads,")
 
 
 def test_colour_changes_no_character(storm: dict[str, Any]) -> None:
@@ -147,3 +150,39 @@ def test_a_line_that_was_looked_for_in_vain_is_said_with_the_reason(storm: dict[
     seen = {"function": None, "file": None, "line": None, "share": None, "samples": 0, "missing": "no ptrace here"}
     storm["ledger"]["code"].append({"task": "shop.mail", **seen})
     assert "  at no ptrace here" in render(storm, color=False, width=100).splitlines()
+
+
+WEB = """\
+taskwatt · web, worker: 3 processes · 0.51 of 2 CPUs busy · 0.00 wasted · last 10 s
+  web        1 process                  0.50 CPUs  nothing found
+  worker     2 processes                1.00 CPUs  nothing found
+  not seen here: scheduler, job
+
+"""
+
+LOOPS = """\
+event loop                               busy   waits p50       p99  held up
+MainThread (uvloop, pid 6100)             90%      0.5 ms    149 ms  7x blocking · 1x GIL
+  longest: 750 ms in shop.serve at fetch  shop.py:7
+Thread-1 (asyncio, pid 6100)               0%        0 ms      0 ms
+  partly seen: protocol callbacks are not seen
+  measured by pure Python: told so by TASKWATT_ACCELERATOR
+"""
+
+
+def test_loops_and_classes_are_told_each_on_its_line(web: dict[str, Any], idle: dict[str, Any]) -> None:
+    text = render(merge([idle, web]), color=False, width=100)
+    assert text.startswith(WEB)
+    assert LOOPS in text
+
+
+def test_top_shows_loops_too(web: dict[str, Any]) -> None:
+    assert LOOPS.splitlines() == [
+        line for line in frame([web], color=False, width=100, height=40) if line in LOOPS.splitlines()
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_no_line_about_loops_is_wider_than_the_screen(web: dict[str, Any], width: int) -> None:
+    lines = [*render(web, color=False, width=width).splitlines(), *frame([web], color=False, width=width, height=40)]
+    assert [line for line in lines if len(line) > width] == []

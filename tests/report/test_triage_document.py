@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from taskwatt.incidents import Incident
+from taskwatt.report.shape import well_formed
 from taskwatt.report.triage import SCHEMA, document, merge
 from taskwatt.rules import CAUSES, NOT_WATCHED, retry_storm
 
 
 def test_the_document_holds_exactly_the_contracts_keys(storm: dict[str, Any]) -> None:
-    assert list(storm) == ["schema", "window_s", "host", "processes", "ledger", "findings"]
+    sections = ["schema", "window_s", "host", "processes", "ledger", "findings", "classes", "loops", "carriers"]
+    assert list(storm) == sections
     assert {tuple(finding) for finding in storm["findings"]} == {
         (
             "cause",
@@ -148,6 +150,9 @@ def test_an_agent_without_a_window_yet_still_has_a_document() -> None:
             "code": [],
         },
         "findings": [],
+        "classes": [not_seen(name) for name in ("web", "worker", "scheduler", "job")],
+        "loops": [],
+        "carriers": [],
     }
 
 
@@ -181,3 +186,79 @@ def test_a_cause_that_one_worker_could_not_judge_is_not_clear(idle: dict[str, An
 def test_nothing_cannot_be_merged() -> None:
     with pytest.raises(ValueError, match="no document"):
         merge([])
+
+
+def not_seen(name: str) -> dict[str, Any]:
+    return {"process_class": name, "alive": 0, "ended": 0, "cpu_cores": 0.0, "verdict": "not_seen", "causes": []}
+
+
+def test_each_class_has_its_line_and_one_that_is_not_here_is_not_called_well(
+    storm: dict[str, Any], idle: dict[str, Any], web: dict[str, Any]
+) -> None:
+    here = {"alive": 4, "ended": 0, "cpu_cores": 2.0, "verdict": "found", "causes": ["retry_storm"]}
+    serving = {"alive": 1, "ended": 0, "cpu_cores": 0.5, "verdict": "clear", "causes": []}
+    assert merge([storm, idle, web])["classes"] == [
+        {"process_class": "web", **serving},
+        {"process_class": "worker", **here},
+        not_seen("scheduler"),
+        not_seen("job"),
+    ]
+
+
+def test_loops_are_told_with_what_held_them_up(web: dict[str, Any]) -> None:
+    assert web["loops"] == [
+        {
+            "pid": 6100,
+            "process_class": "web",
+            "name": "MainThread",
+            "kind": "uvloop",
+            "utilization": 0.9,
+            "delay_p50_s": 0.0005,
+            "delay_p99_s": 0.149,
+            "ready_p95": 1.0,
+            "stalls": [
+                {"cause": "blocking", "number": 7, "seconds": 2.5},
+                {"cause": "gil", "number": 1, "seconds": 0.25},
+            ],
+            "worst": {
+                "task": "shop.serve",
+                "cause": "blocking",
+                "duration_s": 0.75,
+                "code": {"function": "fetch", "file": "shop.py", "line": 7},
+            },
+            "partial": "protocol callbacks are not seen",
+        },
+        {
+            "pid": 6100,
+            "process_class": "web",
+            "name": "Thread-1",
+            "kind": "asyncio",
+            "utilization": 0.0,
+            "delay_p50_s": 0.0,
+            "delay_p99_s": 0.0,
+            "ready_p95": 0.0,
+            "stalls": [],
+            "worst": None,
+            "partial": None,
+        },
+    ]
+    assert web["carriers"] == ["pure Python: told so by TASKWATT_ACCELERATOR"]
+
+
+def test_loops_of_several_agents_stand_side_by_side_busiest_first(web: dict[str, Any], idle: dict[str, Any]) -> None:
+    merged = merge([idle, web, web])
+    assert [loop["utilization"] for loop in merged["loops"]] == [0.9, 0.9, 0.0, 0.0]
+    assert merged["carriers"] == web["carriers"]
+
+
+def test_a_document_from_before_there_were_loops_is_still_one(idle: dict[str, Any], web: dict[str, Any]) -> None:
+    older = {key: idle[key] for key in ("schema", "window_s", "host", "processes", "ledger", "findings")}
+    assert well_formed(older)
+    assert merge([older]) == idle
+    assert merge([older, web])["loops"] == web["loops"]
+
+
+@pytest.mark.parametrize("wrong", [{"loops": [{}]}, {"loops": None}, {"carriers": [1]}, {"loops": ["MainThread"]}])
+def test_loops_of_another_shape_make_no_document(web: dict[str, Any], wrong: dict[str, Any]) -> None:
+    assert well_formed(web)
+    assert not well_formed(web | wrong)

@@ -29,6 +29,7 @@ LOOP = TaskWindow(
     self_published=3_000,
     repeated_args=3_000,
 )
+LOOPS = ("hot_loop", "polling", "rescan", "fan_out", "gil_contention", "loop_blocked")
 WORK = TaskWindow("shop.render", "worker", attempts={"useful": 100}, firsts=100, cpu={"useful": 18.5})
 
 
@@ -47,6 +48,7 @@ def test_findings_come_first_and_the_largest_waste_leads() -> None:
     assert lines == [
         ("found", "never_settles"),
         ("found", "retry_storm"),
+        *(("clear", cause) for cause in LOOPS),
         ("clear", "oversubscription"),
         ("clear", "starved"),
         ("clear", "useful_compute"),
@@ -76,5 +78,5 @@ def test_no_window_at_all_gives_no_line() -> None:
 
 def test_every_rule_module_is_registered() -> None:
     folder = Path(taskwatt.rules.__file__).parent
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "finding", "statistics"}
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "finding", "statistics", "loop_share"}
     assert modules == {rule.cause for rule in RULES}

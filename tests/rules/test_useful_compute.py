@@ -11,7 +11,7 @@ import pytest
 from taskwatt.observations import CodeSite
 from taskwatt.rules import useful_compute
 from taskwatt.rules.finding import Evidence, Finding
-from taskwatt.windows import HostWindow, TaskWindow, Window
+from taskwatt.windows import CoroutineWindow, HostWindow, TaskWindow, Window
 
 HOST = HostWindow(effective_cpus=2, own_cpu=1.7, own_run_delay=0.1)
 RENDER = TaskWindow("shop.render", "worker", attempts={"useful": 96, "failed": 1}, firsts=97, cpu={"useful": 16.0})
@@ -73,6 +73,32 @@ def test_half_a_small_quota_is_busy() -> None:
 )
 def test_just_under_a_threshold_is_clear(task: TaskWindow, cpu: float) -> None:
     assert verdict(task, cpu=cpu) == "clear"
+
+
+def test_a_busy_event_loop_is_useful_and_its_steps_are_no_attempts() -> None:
+    """As the agent folds a job without Celery: a coroutine type is a task whose steps all end."""
+    steps = TaskWindow("app.crunch", "job", attempts={"useful": 4_950}, firsts=4_950, cpu={"useful": 9.89})
+    coroutine = CoroutineWindow("app.crunch", steps=4_950, cpu_s=9.89, own_cpu_s=9.89, self_wakes=4_925)
+    seen = Window(10.0, "job", (steps,), HOST, 9.94, 0.04, 0.0, coroutines=(coroutine,))
+    (finding,) = useful_compute.check(seen)
+    assert (finding.verdict, finding.task, finding.summary) == (
+        "found",
+        "app.crunch",
+        "The load is real work: 0.99 of 2 CPUs busy, 100% of it useful (threshold 85%); app.crunch uses 0.99 of them.",
+    )
+    turning = replace(seen, tasks=(replace(steps, cpu={"useful": 8.3}),), cpu_none=1.64)
+    assert [finding.verdict for finding in useful_compute.check(turning)] == ["clear"]
+    spinning = Finding("hot_loop", "found", "job", "It spins.")
+    assert [finding.verdict for finding in useful_compute.check(seen, (spinning,))] == ["clear"]
+
+
+def test_busy_routes_are_useful() -> None:
+    """Requests are rows of accounts: they end once each, and are told from what failed."""
+    route = TaskWindow("GET /items/{id}", "web", attempts={"useful": 900, "failed": 9}, firsts=909, cpu={"useful": 8.8})
+    handler = CoroutineWindow("uvicorn.RequestResponseCycle.run_asgi", steps=2_000, cpu_s=8.9)
+    seen = Window(10.0, "web", (route,), HOST, 9.9, 0.9, 0.1, coroutines=(handler,))
+    (finding,) = useful_compute.check(seen)
+    assert (finding.verdict, finding.task, len(finding.evidence)) == ("found", "GET /items/{id}", 3)
 
 
 def test_an_idle_worker_is_clear() -> None:

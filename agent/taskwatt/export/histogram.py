@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import Exemplar
-from opentelemetry.sdk.metrics.export import AggregationTemporality, HistogramDataPoint, Metric, MetricsData
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    HistogramDataPoint,
+    Metric,
+    MetricReader,
+    MetricsData,
+)
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
+from opentelemetry.sdk.metrics.view import Aggregation, DefaultAggregation, ExplicitBucketHistogramAggregation
 
 from taskwatt.export.span import Ids
 
@@ -91,7 +100,44 @@ class Histogram:
         return Metric(self._name, self._description, "s", HistogramData(points, AggregationTemporality.CUMULATIVE))
 
 
-def beside(collected: MetricsData, scope: str, histograms: Sequence[Histogram]) -> MetricsData:
+class Counted(Protocol):
+    """A histogram that counts for itself."""
+
+    def metric(self) -> Metric | None: ...
+
+
+def takes_counted(reader: MetricReader) -> bool:
+    """Can a histogram that counts for itself say what this reader wants to hear?
+
+    Readers keep their preferences by classes that the SDK does not export.
+    """
+    preferred: Any = reader
+    temporality: Mapping[type, AggregationTemporality] = preferred._instrument_class_temporality
+    aggregation: Mapping[type, Aggregation] = preferred._instrument_class_aggregation
+    how = {kind.__name__.lstrip("_"): wanted for kind, wanted in temporality.items()}.get("Histogram")
+    buckets = {kind.__name__.lstrip("_"): wanted for kind, wanted in aggregation.items()}.get("Histogram")
+    usual = buckets is None or isinstance(buckets, (DefaultAggregation, ExplicitBucketHistogramAggregation))
+    return usual and how is not AggregationTemporality.DELTA
+
+
+def lay_beside(
+    reader: MetricReader, scope: str, histograms: Sequence[Counted], lock: AbstractContextManager[Any]
+) -> None:
+    """Have a reader that is asked from outside (Prometheus) collect these as well. `lock` is held meanwhile."""
+    readers: Any = reader
+    collect = readers._collect
+    if collect is None:
+        return
+
+    def collect_all(*args: Any, **kwargs: Any) -> MetricsData | None:
+        with lock:
+            collected: MetricsData | None = collect(*args, **kwargs)
+            return None if collected is None else beside(collected, scope, histograms)
+
+    readers._set_collect_callback(collect_all)
+
+
+def beside(collected: MetricsData, scope: str, histograms: Sequence[Counted]) -> MetricsData:
     """What the SDK collected, with these histograms among the metrics of `scope`."""
     counted = [metric for one in histograms if (metric := one.metric()) is not None]
     resources = [

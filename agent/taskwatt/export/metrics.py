@@ -11,7 +11,9 @@ from typing import Final, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from taskwatt.export.histogram import Histogram
+from taskwatt.export.histogram import Counted, Histogram
+from taskwatt.export.loop_metrics import LoopInstruments
+from taskwatt.export.loop_metrics import Observed as ObservedLoops
 from taskwatt.gauges import Reading
 from taskwatt.observations import Attempt, ProcessClass
 from taskwatt.windows.ledger import Ledger
@@ -51,7 +53,7 @@ DURATION_BUCKETS: Final = (
 WAIT_BUCKETS: Final = (0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 
 
-class Observed(Protocol):
+class Observed(ObservedLoops, Protocol):
     """What the instruments read: the agent's state, any time, from any thread."""
 
     @property
@@ -105,7 +107,12 @@ class Instruments:
             WAIT_BUCKETS,
             counted=counted,
         )
-        self.histograms = (self._duration, self._wait)
+        self._loops = LoopInstruments(meter, observed, counted=counted)
+        self.histograms: tuple[Counted, ...] = (self._duration, self._wait, *self._loops.histograms)
+
+    def tick(self) -> None:
+        """Once a tick, on the agent's thread."""
+        self._loops.tell()
 
     def record(self, task: str, attempt: Attempt) -> None:
         self._duration.record(attempt.duration_s, task, attempt.outcome)

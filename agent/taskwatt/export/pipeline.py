@@ -27,6 +27,7 @@ from taskwatt.export.encoder import Encoder, Told
 from taskwatt.export.evidence import Evidence
 from taskwatt.export.exporters import exporting, metric_exporters, resource, span_exporters
 from taskwatt.export.findings import incident_span
+from taskwatt.export.histogram import lay_beside, takes_counted
 from taskwatt.export.history import HistoryWriter
 from taskwatt.export.metrics import Instruments, Observed
 from taskwatt.export.push import SCOPE, Push
@@ -96,6 +97,7 @@ class Pipeline:
         self._make: Callable[[Record], Told] = encoder.span if direct else self._factory.span
         self._interval_s = _milliseconds(environ.get("OTEL_METRIC_EXPORT_INTERVAL"), 60.0)
         self._pushes: list[Push] = []
+        self._pulled: list[MetricReader] = []
         self._history_push = Push(history.metric_exporter())
         self._counted = False
         """Do the histograms count for themselves?"""
@@ -105,6 +107,8 @@ class Pipeline:
         if self._counted:
             for push in (*self._pushes, self._history_push):
                 push.counted = self.instruments.histograms
+            for pulled in self._pulled:
+                lay_beside(pulled, SCOPE, self.instruments.histograms, self.folding)
         self._incidents: list[tuple[Incident, Window]] = []
         self._incident_spans: deque[ReadableSpan] = deque()
         self._links: dict[str, tuple[int, int]] = {}
@@ -123,9 +127,10 @@ class Pipeline:
         if not found and isinstance(otel_metrics.get_meter_provider(), MeterProvider):
             return None
         self._pushes = [Push(one) for one in found if isinstance(one, MetricExporter)]
-        pulled: list[MetricReader] = [one for one in found if not isinstance(one, MetricExporter)]
-        self._counted = not pulled and all(one.takes_counted for one in self._pushes)
-        return MeterProvider([*pulled, *self._pushes, self._history_push], self.resource, shutdown_on_exit=False)
+        self._pulled = [one for one in found if not isinstance(one, MetricExporter)]
+        readers = [*self._pulled, *self._pushes, self._history_push]
+        self._counted = all(takes_counted(one) for one in readers)
+        return MeterProvider(readers, self.resource, shutdown_on_exit=False)
 
     def start(self) -> None:
         self._thread.start()
@@ -148,6 +153,10 @@ class Pipeline:
 
     def record(self, task: str, attempt: Attempt) -> None:
         self.instruments.record(task, attempt)
+
+    def tick(self) -> None:
+        """Once a tick, when everything was folded."""
+        self.instruments.tick()
 
     def tell(self, transition: Transition, window: Window) -> None:
         """An incident opened, goes on, or is resolved."""

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from opentelemetry.sdk.metrics import Histogram as SdkHistogram
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     MetricExporter,
@@ -18,9 +17,8 @@ from opentelemetry.sdk.metrics.export import (
     MetricReader,
     MetricsData,
 )
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation
 
-from taskwatt.export.histogram import Histogram, beside
+from taskwatt.export.histogram import Counted, beside
 
 log = logging.getLogger("taskwatt")
 
@@ -29,7 +27,6 @@ SCOPE: Final = "taskwatt"
 
 KEPT: Final = 64
 """Failed exports of deltas that are kept: an hour of the default interval."""
-_BUCKETS: Final = ExplicitBucketHistogramAggregation()
 
 
 class Push(MetricReader):
@@ -43,11 +40,7 @@ class Push(MetricReader):
         temporality = exporter._preferred_temporality  # pyright: ignore[reportPrivateUsage]  # as the SDK's readers do
         aggregation = exporter._preferred_aggregation  # pyright: ignore[reportPrivateUsage]
         super().__init__(preferred_temporality=temporality, preferred_aggregation=aggregation)
-        self.takes_counted = (temporality or {}).get(SdkHistogram) is not AggregationTemporality.DELTA and isinstance(
-            (aggregation or {}).get(SdkHistogram, _BUCKETS), ExplicitBucketHistogramAggregation
-        )
-        """Can a histogram that counts for itself say what this exporter wants to hear?"""
-        self.counted: Sequence[Histogram] = ()
+        self.counted: Sequence[Counted] = ()
         self._exporter = cast(Any, exporter)  # its stubs leave the types of keyword arguments out
         self._deltas = AggregationTemporality.DELTA in (temporality or {}).values()
         self._waiting: list[MetricsData] = []

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskwatt.report import text
+from taskwatt.report.loop_text import loop_lines
 from taskwatt.report.terminal import Paint, plain, shortened
 from taskwatt.report.triage import Document, merge
 
 LEDGER_ROWS = 8
 PROCESS_ROWS = 12
+LOOPS = 3
 
 WAITING = (
     "Nothing is watched here yet: start a process with TASKWATT_ENABLED=1 (and the same TASKWATT_DIR, if you set one)."
@@ -23,11 +25,13 @@ def frame(documents: Sequence[Document], *, color: bool, width: int, height: int
         return [plain(WAITING)[:width]]
     paint = Paint(color)
     document = merge(documents)
+    seen = loop_lines(document["loops"], document["carriers"], paint, width, LOOPS)
     lines = [
         *text.header(document, paint, width),
         *(_headline(finding, paint, width) for finding in text.found(document)),
         "",
         *_processes(document["processes"], paint, width),
+        *(["", *seen] if seen else []),
         "",
         *text.ledger(document, paint, width, LEDGER_ROWS),
     ]

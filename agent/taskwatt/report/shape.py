@@ -19,7 +19,8 @@ _LARGEST = 1e18
 
 def well_formed(document: Mapping[str, Any]) -> bool:
     """Does it have everything that a document of this schema has, each of its kind?"""
-    return document.get("schema") == SCHEMA and _fits(document, _DOCUMENT)
+    later = (key not in document or _fits(document[key], shape) for key, shape in _LATER.items())
+    return document.get("schema") == SCHEMA and _fits(document, _DOCUMENT) and all(later)
 
 
 def _fits(value: Any, shape: Shape) -> bool:
@@ -121,3 +122,25 @@ _DOCUMENT: Shape = {
     "ledger": _LEDGER,
     "findings": [_finding],
 }
+
+_STALLS: Shape = {"cause": _text, "number": _number, "seconds": _number}
+_WORST: Shape = {
+    "task": _maybe(_text),
+    "cause": _text,
+    "duration_s": _number,
+    "code": _maybe({"function": _text, "file": _text, "line": _number}),
+}
+_LOOP: Shape = {
+    "pid": _maybe(_number),
+    "process_class": _text,
+    "name": _text,
+    "kind": _text,
+    "utilization": _number,
+    "delay_p50_s": _number,
+    "delay_p99_s": _number,
+    "stalls": [_STALLS],
+    "worst": _maybe(_WORST),
+    "partial": _maybe(_text),
+}
+_LATER: dict[str, Shape] = {"loops": [_LOOP], "carriers": [_text]}
+"""What documents of the first version of the schema do not have. (`classes` is made anew by whoever reads.)"""

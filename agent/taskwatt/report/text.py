@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskwatt.observations import WASTED_OUTCOMES
+from taskwatt.report.loop_text import class_lines, loop_lines
 from taskwatt.report.terminal import Paint, plain, shortened
 from taskwatt.report.triage import Document
 
@@ -42,6 +43,28 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "steal_ratio": ("time stolen", "{:.1%}"),
     "total_cores": ("busy CPUs", "{:.2f}"),
     "useful_ratio": ("useful share", "{:.0%}"),
+    "self_wake_share": ("steps after a bare yield", "{:.0%}"),
+    "steps_per_end": ("steps to an end", "{:,.0f}"),
+    "cpu_per_step_us": ("CPU of a step", "{:,.0f} us"),
+    "connecting_share": ("met while connecting", "{:.0%}"),
+    "runs_per_s": ("runs per second", "{:,.0f}"),
+    "at_end_share": ("with nothing to read", "{:.0%}"),
+    "short_wait_share": ("waits of 50 ms at the most", "{:.0%}"),
+    "empty_wait_share": ("met in an empty wait", "{:.0%}"),
+    "wakes_per_s": ("wakes per second", "{:,.0f}"),
+    "scanning_share": ("met in asyncio.wait", "{:.0%}"),
+    "pending": ("pending tasks", "{:,.0f}"),
+    "cost_slope": ("growth with tasks, power", "{:.2f}"),
+    "cost_fit": ("fit of the growth (R2)", "{:.2f}"),
+    "ready_max": ("ready at once, at most", "{:,.0f}"),
+    "flooded_share": ("time with > 1,000 ready", "{:.1%}"),
+    "started": ("tasks started", "{:,.0f}"),
+    "lag_p99_s": ("wait of 1 arrival in 100", "{:.2g} s"),
+    "interpreter_late_ms": ("wait for the interpreter", "{:.1f} ms"),
+    "threads_cpus": ("CPUs of threads beside it", "{:.2f}"),
+    "stalls": ("steps that held the loop", "{:,.0f}"),
+    "utilization": ("time the loop is busy", "{:.0%}"),
+    "loop_cpus": ("CPUs of the loop's thread", "{:.2f}"),
 }
 """How a metric of the evidence is called and written for people; others appear under their own name."""
 
@@ -61,11 +84,13 @@ def render(document: Document, *, color: bool, width: int) -> str:
     """The whole screen; ends with a newline."""
     paint = Paint(color)
     held = found(document)
-    lines = [*header(document, paint, width), ""]
+    lines = [*header(document, paint, width), *class_lines(document["classes"], paint, width), ""]
     if not held:
         lines += [paint("green", line) for line in _wrapped(_nothing_found(document), width)] + [""]
     for finding in held:
         lines += [*_diagnosis(finding, paint, width), ""]
+    seen = loop_lines(document["loops"], document["carriers"], paint, width)
+    lines += [*seen, ""] if seen else []
     lines += [*ledger(document, paint, width, LEDGER_ROWS), "", *_causes(document, paint, width)]
     return "\n".join(lines) + "\n"
 

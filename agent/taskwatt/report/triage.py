@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from taskwatt.incidents import Incident, fingerprint, severity
 from taskwatt.observations import WASTED_OUTCOMES, CodeSite, Outcome, ProcessClass
+from taskwatt.report.loops import classes, loops
 from taskwatt.rules import Evidence, Finding
 from taskwatt.windows import HostWindow, TaskWindow, Window
 
@@ -20,6 +21,7 @@ Document: TypeAlias = dict[str, Any]
 
 SCHEMA = "taskwatt.triage/1"
 KEYS = ("schema", "window_s", "host", "processes", "ledger", "findings")
+"""What every document of the schema has; `classes`, `loops` and `carriers` came later."""
 LEDGER_WINDOW_S = 10.0
 """The window that the ledger is shown over; the shortest one there is when the agent keeps no such window."""
 
@@ -48,12 +50,16 @@ def document(
     findings: Sequence[Finding],
     incidents: Sequence[Incident],
     processes: Sequence[ProcessDescription],
+    carriers: Sequence[str] = (),
 ) -> Document:
-    """What one agent knows now. `incidents` are the open ones; `windows` may still be empty."""
+    """What one agent knows now. `incidents` are the open ones; `windows` may still be empty.
+
+    `carriers`: how the steps of event loops are measured, as sentences.
+    """
     window = windows.get(LEDGER_WINDOW_S) or (windows[min(windows)] if windows else None)
     identifiers = {incident.fingerprint: incident.id for incident in incidents if incident.state != "resolved"}
     effective = window.host.effective_cpus if window else 0.0
-    return {
+    told: Document = {
         "schema": SCHEMA,
         "window_s": _number(window.seconds if window else 0.0),
         "host": _host(window.host) if window else {},
@@ -61,17 +67,31 @@ def document(
         "ledger": _ledger(window),
         "findings": [_finding(finding, effective, identifiers.get(fingerprint(finding))) for finding in findings],
     }
+    pid = processes[0].pid if len(processes) == 1 else None
+    return {
+        **told,
+        "classes": classes([told]),
+        "loops": loops(window.loops, window.process_class, pid) if window else [],
+        "carriers": list(carriers),
+    }
 
 
 def merge(documents: Sequence[Document]) -> Document:
     """One document for several agents of one machine. Raises ValueError when there is none.
 
-    Cores, processes and ledger rows add up; findings stand side by side; a cause that nobody found keeps one line.
+    Cores, processes and ledger rows add up; findings and event loops stand side by side; a cause that nobody found
+    keeps one line.
     """
     if not documents:
         raise ValueError("no document to merge")
+    everywhere: dict[str, Any] = {
+        "classes": classes(documents),
+        "loops": [loop for each in documents for loop in each.get("loops", ())],
+        "carriers": sorted({carrier for each in documents for carrier in each.get("carriers", ())}),
+    }
     if len(documents) == 1:
-        return {key: documents[0][key] for key in KEYS}
+        return {key: documents[0][key] for key in KEYS} | everywhere
+    everywhere["loops"].sort(key=_busy, reverse=True)
     return {
         "schema": SCHEMA,
         "window_s": max(each["window_s"] for each in documents),
@@ -79,7 +99,12 @@ def merge(documents: Sequence[Document]) -> Document:
         "processes": [process for each in documents for process in each["processes"]],
         "ledger": _merged_ledger([each["ledger"] for each in documents]),
         "findings": _merged_findings([finding for each in documents for finding in each["findings"]]),
+        **everywhere,
     }
+
+
+def _busy(loop: Mapping[str, Any]) -> float:
+    return float(loop["utilization"])
 
 
 def _finding(finding: Finding, effective_cpus: float, incident_id: str | None) -> dict[str, Any]:

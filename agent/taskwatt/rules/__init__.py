@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskwatt.observations import ProcessClass
-from taskwatt.rules import never_settles, oversubscription, retry_storm, starved, useful_compute
+from taskwatt.rules import (
+    fan_out,
+    gil_contention,
+    hot_loop,
+    loop_blocked,
+    never_settles,
+    oversubscription,
+    polling,
+    rescan,
+    retry_storm,
+    starved,
+    useful_compute,
+)
 from taskwatt.rules.finding import CONFIDENT, NOTICEABLE_CORES, Evidence, Finding, Rule, Verdict, not_enough_data
 from taskwatt.windows import Window
 
@@ -28,6 +40,12 @@ __all__ = [
 RULES: tuple[Rule, ...] = (
     Rule(retry_storm.CAUSE, retry_storm.WINDOW_S, retry_storm.check),
     Rule(never_settles.CAUSE, never_settles.WINDOW_S, never_settles.check),
+    Rule(hot_loop.CAUSE, hot_loop.WINDOW_S, hot_loop.check),
+    Rule(polling.CAUSE, polling.WINDOW_S, polling.check),
+    Rule(rescan.CAUSE, rescan.WINDOW_S, rescan.check),
+    Rule(fan_out.CAUSE, fan_out.WINDOW_S, fan_out.check),
+    Rule(gil_contention.CAUSE, gil_contention.WINDOW_S, gil_contention.check),
+    Rule(loop_blocked.CAUSE, loop_blocked.WINDOW_S, loop_blocked.check),
     Rule(oversubscription.CAUSE, oversubscription.WINDOW_S, oversubscription.check),
     Rule(starved.CAUSE, starved.WINDOW_S, starved.check),
     Rule(useful_compute.CAUSE, useful_compute.WINDOW_S, useful_compute.check),
@@ -35,18 +53,12 @@ RULES: tuple[Rule, ...] = (
 """useful_compute stands last: it speaks only where the others found nothing."""
 
 UNWATCHED: tuple[str, ...] = (
-    "hot_loop",
-    "polling",
-    "rescan",
     "serialization",
-    "gil_contention",
     "native_threads",
     "redelivery",
-    "loop_blocked",
-    "fan_out",
     "backlog_growth",
 )
-NOT_WATCHED = "not watched by this version"
+NOT_WATCHED = "not watched yet"
 
 CAUSES: tuple[str, ...] = (*(rule.cause for rule in RULES), *UNWATCHED)
 

@@ -53,15 +53,17 @@ def check(window: Window, others: Sequence[Finding] = ()) -> tuple[Finding, ...]
         return (not_enough_data(CAUSE, window.process_class, summary),)
     useful = min(1.0, sum(task.cpu.get("useful", 0.0) for task in running) / judged)
     amplification = settled / max(1, sum(task.firsts for task in running))
-    evidence = (
+    evidence: tuple[Evidence, ...] = (
         Evidence("total_cores", window.total_cores, busy_from, int(window.seconds)),
         Evidence("useful_ratio", useful, USEFUL, settled),
         Evidence("amplification", amplification, AMPLIFICATION, settled),
     )
-    numbers = (
-        f"{useful:.0%} of it useful (threshold {USEFUL:.0%}), "
-        f"{amplification:.2f} attempts for each arrival (threshold {AMPLIFICATION:g})"
-    )
+    numbers = f"{useful:.0%} of it useful (threshold {USEFUL:.0%})"
+    if {task.task for task in running} <= {one.name for one in window.coroutines}:
+        # Steps of coroutines are neither attempts nor arrivals: nothing can be tried again.
+        evidence, amplification = evidence[:2], 1.0
+    else:
+        numbers += f", {amplification:.2f} attempts for each arrival (threshold {AMPLIFICATION:g})"
     if others:
         causes = ", ".join(dict.fromkeys(finding.cause for finding in others))
         return (clear(CAUSE, window, f"The load has another explanation: {causes}.", evidence),)

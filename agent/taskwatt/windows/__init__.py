@@ -148,12 +148,16 @@ class CoroutineWindow:
     looks: int = 0
     sleeping: int = 0
     timed_out: int = 0
+    connecting: int = 0
+    scanning: int = 0
+    scanned: int = 0
+    at_end: int = 0
     same_line: int = 0
     resumed_at: CodeSite | None = None
     """The line at which it was suspended most often; weight is the share of looks."""
     defined_at: CodeSite | None = None
     costs: tuple[tuple[int, float], ...] = ()
-    """(tasks alive, CPU seconds) of a sample of long steps."""
+    """(tasks that had begun and not ended, CPU seconds of it) of a sample of long steps."""
     code: CodeSite | None = None
     """The hottest line, when one was sampled."""
 
@@ -222,7 +226,8 @@ class InterpreterWindow:
     python_cpu: float
     """CPUs that its threads used together."""
     probe_late_s: float
-    """How much later than asked, and than its own run-queue delay explains, a sleeping thread got the interpreter."""
+    """How much later than asked, and than its own run-queue delay explains, a sleeping thread got the interpreter: on
+    average over `samples`."""
     samples: int
     waiting: float
     """Threads that wanted to run and neither ran nor waited for a CPU, on average."""

@@ -37,6 +37,10 @@ _WINDOWED: Final = (
     "looks",
     "sleeping",
     "timed_out",
+    "connecting",
+    "scanning",
+    "scanned",
+    "at_end",
     "same_line",
 )
 """Sums that a CoroutineWindow has under the same name."""

@@ -61,13 +61,19 @@ class LoopTotals:
         return name if name in self.coroutines or len(self.coroutines) < NAMES else OTHER
 
     def coroutine(self, name: str, figures: Sequence[float]) -> None:
-        name = self.name(name)
-        totals = self.coroutines.get(name)
-        if totals is None:
-            totals = self.coroutines[name] = CoroutineTotals()
+        totals = self.of(self.name(name))
         for field, at in zip(_EXPORTED, _AT, strict=True):
             if figures[at]:
                 setattr(totals, field, getattr(totals, field) + figures[at])
+
+    def of(self, name: str) -> CoroutineTotals:
+        totals = self.coroutines.get(name)
+        if totals is None:
+            totals = self.coroutines[name] = CoroutineTotals()
+        return totals
+
+    def executor(self, kind: str) -> ExecutorTotals:
+        return self.by_executor.setdefault(kind, ExecutorTotals())
 
     def loop(self, busy_s: float, idle_s: float, delay: Sequence[float]) -> None:
         self.busy_s += busy_s
@@ -80,7 +86,7 @@ class LoopTotals:
             old = before.get(kind, ExecutorTally())
             if tally.submitted < old.submitted:
                 old = ExecutorTally()
-            totals = self.by_executor.setdefault(kind, ExecutorTotals())
+            totals = self.executor(kind)
             started = tally.submitted - tally.queued_now - (old.submitted - old.queued_now)
             totals.started += max(0, started)
             totals.wait_s += max(0.0, tally.wait_s - old.wait_s)

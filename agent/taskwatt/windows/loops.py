@@ -1,7 +1,7 @@
 """Event loops, their types and their interpreters over the last ticks: differences of what carriers have counted.
 
-A loop is told by the name of its thread. One that ends is from then on a part of `ended`, and the next one may run
-under its name: what was counted under the name is not counted again under `ended`, and no difference is negative.
+A loop is told by the name of its thread; one that comes after it in a thread of that name adds to the same figures.
+Where there are too many names, the oldest makes room, and what was not told of it yet goes to `ended`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from taskwatt.windows.loop_totals import LoopTotals
 from taskwatt.windows.sliding import SlidingSums
 
 ENDED: Final = "ended"
-"""The name under which carriers add up the loops that have ended."""
+"""The name under which carriers add up what was not told of loops whose names have made room."""
 LOOPS: Final = 64
 """Loops with figures of their own in one tick; the rest share `other`."""
 PROCESSES: Final = 64
@@ -134,7 +134,7 @@ class LoopWindows:
         return found
 
     @property
-    def loops(self) -> list[LoopTally]:
+    def running(self) -> list[LoopTally]:
         """Those that run now, of every process."""
         return [one for source in list(self._sources.values()) for one in source.loops.values() if one.running]
 
@@ -192,17 +192,9 @@ class LoopWindows:
         )
 
     def _fold_loops(self, before: Mapping[str, LoopTally], loops: Mapping[str, LoopTally]) -> None:
-        counted = [0.0] * _WIDTH
-        """Under their names already, of loops that are now a part of `ended`."""
-        for name, old in before.items():
-            now = loops.get(name)
-            if name != ENDED and (now is None or _began_anew(old, now)):
-                counted = [sum_ + more for sum_, more in zip(counted, _vector(old), strict=True)]
         for name, now in loops.items():
             old_one = before.get(name)
             known = _NOTHING if old_one is None or _began_anew(old_one, now) else _vector(old_one)
-            if name == ENDED:
-                known = tuple(one + other for one, other in zip(known, counted, strict=True))
             change = tuple(max(0.0, new - old) for new, old in zip(_vector(now), known, strict=True))
             if any(change):
                 self._add(name, change, now)

@@ -1,0 +1,104 @@
+"""Claim: threads beside the event loop hold the interpreter, so that the loop waits for it whenever it wants to run.
+
+A thread that sleeps for a moment and looks when it gets the interpreter again tells how long that takes: about one
+switch interval (5 ms) for each thread that wants to compute. The loop itself makes it late too, while it is busy: that
+is taken off. No CPU is wasted by it; time is.
+"""
+
+from __future__ import annotations
+
+from taskwatt.rules.finding import SETTLED_IN_S, Evidence, Finding, clear, conclude, not_enough_data
+from taskwatt.rules.loop_share import NO_LOOP
+from taskwatt.rules.statistics import host_confidence
+from taskwatt.windows import InterpreterWindow, Window
+
+CAUSE = "gil_contention"
+WINDOW_S = 10.0
+
+LATE_S = 0.003
+"""Beyond what the loop explains. Measured: one computing thread 3.9 to 4.5 ms, two 14 to 18, four 21 to 23; two that
+hash (and let go of the interpreter) 0.4 to 1.9 ms, 8 that wait 0, a saturated loop alone 0."""
+
+SWITCH_S = 0.005
+"""`sys.getswitchinterval()`: how long a thread keeps the interpreter while another one wants it."""
+
+THREADS_CPUS = 0.4
+"""Used beside the loops. A thread that computes uses all that the interpreter gives: 0.6 beside a busy loop, 1.0
+beside an idle one."""
+
+PROBES = 20
+"""Fewer do not carry a mean whose parts scatter by a switch interval."""
+
+NEXT_STEP = (
+    "Move the computing out of this interpreter: a ProcessPoolExecutor or a task queue, or code that lets go of the "
+    "interpreter while it computes (NumPy, hashlib). More threads make it slower."
+)
+
+
+def check(window: Window) -> tuple[Finding, ...]:
+    interpreter = window.interpreter
+    if interpreter is None or not window.loops:
+        return (clear(CAUSE, window, NO_LOOP),)
+    if window.seconds < SETTLED_IN_S or interpreter.samples < PROBES:
+        summary = (
+            f"Only {window.seconds:.1f} s and {interpreter.samples} probes were covered; a verdict needs "
+            f"{SETTLED_IN_S:g} s and {PROBES}."
+        )
+        return (not_enough_data(CAUSE, window.process_class, summary),)
+    late, threads = _late(interpreter, window), _threads(interpreter, window)
+    lag = max(loop.delay_quantile(0.99) for loop in window.loops)
+    evidence = (
+        Evidence("interpreter_late_ms", 1e3 * late, 1e3 * LATE_S, interpreter.samples),
+        Evidence("threads_cpus", threads, THREADS_CPUS, int(window.seconds)),
+        Evidence("lag_p99_s", lag, 0.1, int(window.seconds)),
+    )
+    numbers = (
+        f"threads beside the event loop use {threads:.2f} CPUs (threshold {THREADS_CPUS:g}), and who wants the "
+        f"interpreter gets it {1e3 * late:.1f} ms late because of them (threshold {1e3 * LATE_S:g} ms)"
+    )
+    quiet = clear(CAUSE, window, f"{numbers[:1].upper()}{numbers[1:]}.", evidence)
+    if not is_contended(window):
+        return (quiet,)
+    name = f", most of it in the thread {interpreter.hottest}" if interpreter.hottest else ""
+    found = Finding(
+        cause=CAUSE,
+        verdict="found",
+        process_class=window.process_class,
+        confidence=host_confidence(interpreter.samples),
+        summary=f"Computing threads hold the interpreter: {numbers}{name}; what arrives waits up to {lag:.2g} s.",
+        evidence=evidence,
+        ruled_out=(
+            f"The loop's own work: it explains {1e3 * _own_late(window):.1f} ms of the delay, and is taken off.",
+            "A lack of CPUs: what the probe waited for one is taken off.",
+        ),
+        next_step=NEXT_STEP,
+    )
+    return conclude((found,), quiet)
+
+
+def is_contended(window: Window) -> bool:
+    """Do threads keep the interpreter from the loop? loop_blocked asks too, so as not to report one cause twice."""
+    one = window.interpreter
+    return (
+        one is not None
+        and one.samples >= PROBES
+        and _late(one, window) >= LATE_S
+        and _threads(one, window) >= THREADS_CPUS
+    )
+
+
+def _late(one: InterpreterWindow, window: Window) -> float:
+    return max(0.0, one.probe_late_s - _own_late(window))
+
+
+def _own_late(window: Window) -> float:
+    """A loop that computes keeps the interpreter from the probe for an interval, in so much of the time."""
+    return SWITCH_S * min(1.0, _loops(window))
+
+
+def _threads(one: InterpreterWindow, window: Window) -> float:
+    return max(0.0, one.python_cpu - _loops(window))
+
+
+def _loops(window: Window) -> float:
+    return sum(loop.cpu_s for loop in window.loops) / window.seconds

@@ -1,0 +1,96 @@
+"""A crowd of tasks that is let loose at once is told from as many that come one after another."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import cast
+
+import pytest
+
+from taskwatt.rules import fan_out
+from taskwatt.rules.finding import Evidence, Finding
+from taskwatt.windows import CoroutineWindow, LoopWindow, Window
+from tests.rules.loop_windows import CONSUMER, HANDLER, JOB, at, delays, loop, ready, window
+
+GATHERED = replace(JOB, resumed_at=at("app.job"), longest_s=0.09)
+FLOODED = loop(6.2, iterations=10, ready=ready(10_000, 9.4, 0.6), ready_max=50_000, delay=delays(s0_1=0.6, s5_0=9.4))
+CLEAR = [("clear", "", "")]
+
+
+def told(seen: Window) -> list[tuple[str, str, str]]:
+    return [(finding.verdict, finding.subtype, finding.task) for finding in fan_out.check(seen)]
+
+
+def said(one: CoroutineWindow, *loops: LoopWindow) -> list[tuple[str, str, str]]:
+    return told(window(one, loops=loops))
+
+
+def test_a_gather_of_too_many_is_found_with_what_an_arrival_waits() -> None:
+    assert fan_out.check(window(GATHERED, loops=(FLOODED,))) == (
+        Finding(
+            cause="fan_out",
+            verdict="found",
+            process_class="job",
+            task="app.job",
+            confidence=10 / 14,
+            summary=(
+                "app.job is started too often at once: 50,000 of them in 10 s made up to 50,000 handles ready in one "
+                "iteration (threshold 1,000), and the loop spends 94% of its time in such iterations (threshold 2%); "
+                "what arrives meanwhile waits up to 5 s, at job (app.py:12)."
+            ),
+            evidence=(
+                Evidence("ready_max", 50_000, 1_000, 10),
+                Evidence("flooded_share", cast(float, pytest.approx(0.94)), 0.02, 10),
+                Evidence("started", 50_000, 1_000, 50_000),
+                Evidence("lag_p99_s", cast(float, pytest.approx(4.97, abs=0.02)), 0.1, 10),
+            ),
+            ruled_out=(
+                "A busy server: its tasks begin one after another; here 50,000 were ready at once.",
+                "A blocking call: the longest step of app.job took 0.09 s.",
+            ),
+            next_step=fan_out.NEXT_STEP,
+            code=GATHERED.resumed_at,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "its_loop"),
+    [
+        pytest.param(HANDLER, loop(9.9, ready=ready(10, 9.9), ready_max=200), id="a saturated server"),
+        pytest.param(replace(JOB, started=29_200), loop(3.9, ready=ready(10, 3.9), ready_max=100), id="a semaphore"),
+        pytest.param(replace(JOB, started=6_000), loop(5.5, ready=ready(100, 5.5), ready_max=200), id="groups of 200"),
+        pytest.param(CONSUMER, replace(FLOODED, ready_max=3_000), id="many connections, and no new tasks"),
+        pytest.param(JOB, loop(3.0, ready=ready(1_000, 0.05), ready_max=5_000), id="5,000 once, in 50 ms"),
+        pytest.param(JOB, loop(3.0, ready=ready(1_000, 0.199), ready_max=5_000), id="just under 2 % of the time"),
+        pytest.param(replace(JOB, started=999), FLOODED, id="just under 1,000 started"),
+    ],
+)
+def test_many_tasks_one_after_another_are_clear(one: CoroutineWindow, its_loop: LoopWindow) -> None:
+    assert said(one, its_loop) == CLEAR
+
+
+def test_a_crowd_is_one_finding_however_many_loops_there_are() -> None:
+    other = replace(FLOODED, name="Thread-2", ready=ready(1_000, 1.0), ready_max=2_000)
+    assert said(GATHERED, other, FLOODED) == [("found", "", "app.job")]
+    (finding,) = fan_out.check(window(GATHERED, loops=(other, FLOODED)))
+    assert finding.evidence[0].value == 50_000
+
+
+def test_without_a_loop_it_is_clear() -> None:
+    assert told(window()) == CLEAR
+
+
+def test_too_short_a_window_is_not_enough_data() -> None:
+    assert told(window(JOB, loops=(FLOODED,), seconds=4.9)) == [("not_enough_data", "", "")]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_crowds_and_streams_are_told_apart_under_noise(seed: int) -> None:
+    dice = random.Random(seed)
+    started = dice.randrange(2_000, 100_000)
+    crowd = loop(5.0, ready=ready(1_000, dice.uniform(0.3, 5.0)), ready_max=started)
+    stream = loop(5.0, ready=ready(100, dice.uniform(0.3, 5.0)), ready_max=dice.randrange(101, 1_000))
+    job = replace(JOB, started=started)
+    assert (said(job, crowd), said(job, stream)) == ([("found", "", "app.job")], CLEAR)

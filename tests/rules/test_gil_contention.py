@@ -1,0 +1,93 @@
+"""Threads that keep the interpreter are told from those that let go of it, and from a loop that is busy itself."""
+
+from __future__ import annotations
+
+import random
+from typing import cast
+
+import pytest
+
+from taskwatt.rules import gil_contention
+from taskwatt.rules.finding import Evidence, Finding
+from taskwatt.windows import InterpreterWindow, Window
+from tests.rules.loop_windows import HANDLER, delays, loop, window
+
+CLEAR = ["clear"]
+
+
+def seen(
+    python_cpu: float, late_ms: float, loop_cpus: float, *, samples: int = 400, seconds: float = 10.0, hottest: str = ""
+) -> Window:
+    interpreter = InterpreterWindow(python_cpu, late_ms / 1e3, samples, 0.0, hottest)
+    lags = delays(s0_05=9.8, s0_1=0.2)
+    return window(HANDLER, loops=(loop(10 * loop_cpus, delay=lags),), interpreter=interpreter, seconds=seconds)
+
+
+def said(checked: Window) -> list[str]:
+    return [finding.verdict for finding in gil_contention.check(checked)]
+
+
+def test_computing_threads_are_found_and_the_hottest_is_named() -> None:
+    assert gil_contention.check(seen(1.02, 13.9, 0.05, hottest="crunch-1")) == (
+        Finding(
+            cause="gil_contention",
+            verdict="found",
+            process_class="job",
+            confidence=cast(float, pytest.approx(400 / 404)),
+            summary=(
+                "Computing threads hold the interpreter: threads beside the event loop use 0.97 CPUs (threshold 0.4), "
+                "and who wants the interpreter gets it 13.7 ms late because of them (threshold 3 ms), most of it in "
+                "the thread crunch-1; what arrives waits up to 0.087 s."
+            ),
+            evidence=(
+                Evidence("interpreter_late_ms", cast(float, pytest.approx(13.65)), 3.0, 400),
+                Evidence("threads_cpus", cast(float, pytest.approx(0.97)), 0.4, 10),
+                Evidence("lag_p99_s", cast(float, pytest.approx(0.0875)), 0.1, 10),
+            ),
+            ruled_out=(
+                "The loop's own work: it explains 0.2 ms of the delay, and is taken off.",
+                "A lack of CPUs: what the probe waited for one is taken off.",
+            ),
+            next_step=gil_contention.NEXT_STEP,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("python_cpu", "late_ms", "loop_cpus", "verdict"),
+    [
+        pytest.param(1.02, 4.59, 0.01, "found", id="one thread beside an idle loop"),
+        pytest.param(0.98, 4.70, 0.13, "found", id="one thread beside a loop with work"),
+        pytest.param(1.01, 5.82, 0.39, "found", id="one thread beside a loop that is full"),
+        pytest.param(0.93, 22.87, 0.03, "found", id="four threads"),
+        pytest.param(0.82, 3.96, 0.81, "clear", id="a full loop alone"),
+        pytest.param(0.68, 3.78, 0.38, "clear", id="a thread that hashes beside a full loop"),
+        pytest.param(0.79, 1.02, 0.13, "clear", id="two threads that hash"),
+        pytest.param(0.26, 0.70, 0.21, "clear", id="eight threads that wait"),
+        pytest.param(0.02, 0.11, 0.01, "clear", id="idle"),
+        pytest.param(1.0, 3.04, 0.01, "clear", id="just under 3 ms"),
+        pytest.param(0.4, 9.0, 0.01, "clear", id="just under 0.4 CPUs"),
+    ],
+)
+def test_the_measured_cases(python_cpu: float, late_ms: float, loop_cpus: float, verdict: str) -> None:
+    assert said(seen(python_cpu, late_ms, loop_cpus)) == [verdict]
+
+
+def test_without_a_loop_it_is_clear() -> None:
+    assert said(window()) == CLEAR
+    assert said(window(HANDLER)) == CLEAR
+
+
+def test_too_short_a_window_or_too_few_probes_are_not_enough_data() -> None:
+    assert said(seen(1.0, 20.0, 0.1, seconds=4.9)) == ["not_enough_data"]
+    assert said(seen(1.0, 20.0, 0.1, samples=19)) == ["not_enough_data"]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_hogs_and_busy_loops_are_told_apart_under_noise(seed: int) -> None:
+    dice = random.Random(seed)
+    own = dice.uniform(0.0, 0.5)
+    hogged = seen(dice.uniform(0.9, 1.05), dice.uniform(3.5, 25.0) + 5 * own, own)
+    busy = dice.uniform(0.5, 1.0)
+    alone = seen(busy + dice.uniform(0.0, 0.2), 5 * busy * dice.uniform(0.2, 1.1), busy)
+    assert (said(hogged), said(alone)) == (["found"], CLEAR)
