@@ -256,7 +256,7 @@ class CoroutineTally(NamedTuple):
 
     @property
     def live(self) -> int:
-        return self.started - self.completed - self.failed - self.cancelled
+        return self.started - self.completed - self.failed - self.cancelled - self.destroyed_pending
 
 
 class LoopTally(NamedTuple):

@@ -63,7 +63,7 @@ def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, c
     if stats.steps < stats.next_look:
         return
     _next(stats)
-    if coroutine is None and stats.kind == "io":
+    if stats.kind == "io":
         _look_at_file(token, thread, stats)
     if not _is_native(coroutine):
         return
