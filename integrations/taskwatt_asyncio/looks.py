@@ -1,7 +1,7 @@
 """A closer look at some steps of each type: where the task was suspended, for how long, and what woke it.
 
 A look costs a few microseconds, so a busy type gets few: the first 32 steps after a reading, then every 17th (in
-pairs), then every 257th. Odd strides, so that a task that goes round in a circle is not always met at the same place.
+pairs), then every 1,021st. Odd strides, so that a task that goes round in a circle is not always met at the same place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SHORT_S: Final = 0.05
 _DENSE: Final = 32
-_STRIDES: Final = 17, 257
+_STRIDES: Final = 17, 1_021
 _MAX_DEPTH: Final = 64
 _MAX_LINES: Final = 16
 

@@ -93,38 +93,37 @@ def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # no
     def _run(self: Any) -> None:  # noqa: C901
         nonlocal step_class
         thread: Any = here.thread
-        stats: Any = None
-        coroutine: Any = None
-        start = 0.0
         callback = self._callback
         kind = class_of(callback)
+        start = 0.0
         try:
-            if thread is None or thread.step_since:
-                pass
-            elif kind is step_class:
+            if kind is step_class:
                 coroutine = callback.__self__._coro
-                stats = by_code.get(id(coroutine.cr_code))
-                if stats is None:
-                    pass
-                elif coroutine.cr_suspended:
+                stats = by_code[id(coroutine.cr_code)]
+                if stats.steps >= stats.next_look or thread.step_since:
+                    raise LookupError
+                if coroutine.cr_suspended:
                     stats.self_wakes += 1
                 else:
                     stats.started += 1
                     thread.alive += 1
-            elif kind is builtin and self._args and type(callback.__self__) is task_class:
+            elif kind is builtin and self._args and class_of(callback.__self__) is task_class:
                 coroutine = callback.__self__._coro
-                if coroutine.cr_suspended and self is not thread.stamped:
-                    stats = by_code.get(id(coroutine.cr_code))
-            elif step_class is None and kind.__name__ == _STEP:
-                step_class = kind
-        except AttributeError:  # a coroutine that is not Python's own
-            stats = None
+                stats = by_code[id(coroutine.cr_code)]
+                if stats.steps >= stats.next_look or thread.step_since or self is thread.stamped:
+                    raise LookupError
+                if not coroutine.cr_suspended:  # another method of a task that is done
+                    raise LookupError
+            else:
+                stats = coroutine = None
+                if step_class is None and kind.__name__ == _STEP:
+                    step_class = kind
+        except (LookupError, AttributeError):  # also: no loop runs here, a coroutine that is not Python's own
+            stats = coroutine = None
         try:
             if stats is None:
                 _measured(original, self, thread)
                 return
-            if stats.steps >= stats.next_look:
-                guarded(looks.look, self, self._args, thread, stats, coroutine)
             thread.handle = self
             thread.step_since = start = clock()
             if start - thread.end > LONG_S:
