@@ -196,6 +196,7 @@ def start(loop: AbstractEventLoop) -> LoopThread:
         thread.release = selecting.install(thread)
     sums.running.append(thread)
     here.thread = running[thread.ident] = thread
+    steps.alone()
     tell(on_start, thread)
     return thread
 
@@ -300,6 +301,7 @@ def _first() -> None:
 def _leave(thread: LoopThread) -> None:
     here.thread = None
     running.pop(thread.ident, None)
+    steps.alone()
     if thread.step_since:
         steps.pause(thread)
         here.suspended = (*here.suspended, thread)
@@ -313,6 +315,7 @@ def _resume(thread: LoopThread) -> None:
         here.suspended = here.suspended[:-1]
     here.suspended = here.suspended[:-1]
     here.thread = running[thread.ident] = thread
+    steps.alone()
     steps.resume(thread)
 
 
@@ -337,6 +340,7 @@ def _end(thread: LoopThread) -> None:
 def _forget() -> None:
     global table
     running.clear()
+    steps.alone()
     table = figures.Table()
     types.forget()
 

@@ -50,6 +50,14 @@ _accounting = False
 _original: Callable[[Handle], None] = Handle._run
 
 
+def _ignore(_: Any) -> None:
+    pass
+
+
+_set_only: Callable[[Any], None] = _ignore
+"""Tells `_run` of the one thread that runs a loop, or that there are none or several."""
+
+
 def accounting() -> bool:
     """Has any account been opened in this process? Until then none is looked up."""
     return _accounting
@@ -57,13 +65,15 @@ def accounting() -> bool:
 
 def install() -> None:
     """Patch `asyncio.events.Handle._run`. Idempotent; any thread."""
-    global _installed, _original
+    global _installed, _original, _set_only
     if _installed:
         return
     _installed = True
     _original = Handle._run
-    setattr(Handle, "_run", _make(_original))  # noqa: B010  # type checkers allow no other assignment
+    run, _set_only = _make(_original)
+    setattr(Handle, "_run", run)  # noqa: B010  # type checkers allow no other assignment
     accounts.add_settler(settle)
+    alone()
     eager.install()
 
 
@@ -80,7 +90,13 @@ def uninstall() -> None:
         setattr(Handle, "_run", _original)  # noqa: B010
 
 
-def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # noqa: C901  # the hot path, in one piece
+def alone() -> None:
+    """Loops have started or ended. Where one thread alone runs any, looking up the thread's own costs too much."""
+    threads = tuple(loops.running.values())
+    _set_only(threads[0] if len(threads) == 1 else None)
+
+
+def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None], Callable[[Any], None]]:  # noqa: C901  # the hot path, in one piece
     here = cast(Any, loops.here)
     by_code = types.by_code
     class_of = types.class_of
@@ -89,12 +105,17 @@ def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # no
     task_class: Any = Task
     builtin = BuiltinMethodType
     step_class: Any = None
+    only: Any = None
 
     def _run(self: Any) -> None:  # noqa: C901
         nonlocal step_class
-        thread: Any = here.thread
+        thread = only
+        if thread is None or thread.loop is not self._loop:
+            thread = here.thread
         callback = self._callback
         kind = class_of(callback)
+        stats: Any
+        coroutine: Any
         start = 0.0
         try:
             if kind is step_class:
@@ -149,7 +170,12 @@ def _make(original: Callable[[Handle], None]) -> Callable[[Handle], None]:  # no
     _run.__wrapped__ = original  # type: ignore[attr-defined]
     _run.__qualname__ = original.__qualname__
     _run.__module__ = original.__module__
-    return _run
+
+    def set_only(thread: Any) -> None:
+        nonlocal only
+        only = thread
+
+    return _run, set_only
 
 
 def settle() -> None:
