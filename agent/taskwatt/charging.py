@@ -29,6 +29,8 @@ class Charging:
         self.work = OwnWork(tallies)
         self._class: ProcessClass = process_class
         self._ledger, self._tasks, self._received = ledger, tasks, received
+        self._serves = False
+        """Has an attempt settled here? Then this process's CPU is for attempts, whatever else it does."""
         self._clock = self._unbooked = 0.0
         self._charged: dict[Activity, float] = {"agent": 0.0, "serialization": 0.0, "gc": 0.0}
         self._decoded: dict[str, float] = {}
@@ -51,7 +53,8 @@ class Charging:
         self._ledger.kernel[self._class] += used
         billed = self.work.book(self._class, self._ledger, self._tasks)
         pending = self._pending()
-        if self._class != "worker" and self.work.tells_threads_apart():
+        self._serves = self._serves or bool(served)
+        if not self._serves and self.work.tells_threads_apart():
             agent = meter.agent + self.work.agent_s
             self._ledger.book(self._class, NO_TASK, "none", "agent", max(0.0, agent - self._charged["agent"]))
             self._charged["agent"] = max(agent, self._charged["agent"])

@@ -18,12 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from taskwatt import accounts
 from taskwatt.interruption import raised_by_a_signal
 from taskwatt.meter import own_cost
 from taskwatt.observations import ProcessClass, Tallies
+from taskwatt.prefork import is_prefork_master
+from taskwatt.process_class import evident
 from taskwatt.process_class import process_class as evident_class
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
 from taskwatt.segments.directory import agent_of
@@ -31,6 +34,8 @@ from taskwatt.segments.tallies import SUFFIX, TallyFile
 from taskwatt.settings import Settings
 
 if TYPE_CHECKING:
+    from multiprocessing.util import Finalize
+
     from taskwatt.agent import Agent
     from taskwatt.drainer import Death
 
@@ -59,6 +64,9 @@ class Runtime:
         """What an integration of event loops has counted in this process; called once a tick, on the agent's thread."""
         self._starting: threading.Event | None = None
         """Set: the agent need not start any more."""
+        self._starter: threading.Thread | None = None
+        self._finalizer: Finalize | None = None
+        self._ending = False
         self._importing = threading.Lock()
         """Held while the agent's thread imports: a process forked meanwhile would inherit half a module."""
         self.segment: SegmentWriter | None = None
@@ -72,7 +80,7 @@ class Runtime:
         self._refused = False
         self._directory: AgentDirectory | None = None
         self._runtime_directory: RuntimeDirectory | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pid = os.getpid()
 
     def become_owner(self, process_class: ProcessClass) -> SegmentWriter | None:
@@ -124,26 +132,41 @@ class Runtime:
         nothing happens here: their integration says when. None in a process that is not measured.
         `default`: what kind of process the caller knows it to be.
         """
-        if self._pid == os.getpid() and (self.segment is not None or self._refused):
+        self._check_fork()
+        if self.segment is not None or self._refused or evident(sys.argv) == "worker" or is_prefork_master():
             return self.segment
         name = evident_class(default)
-        if name == "worker":
-            return None
         segment = self.become_owner(name)
         if segment is not None:
+            self._start_soon(name)
+        return self.segment
+
+    def _start_soon(self, process_class: ProcessClass) -> None:
+        with self._lock:
+            if self._starting is not None or self.agent is not None:
+                return
             self._starting = threading.Event()
-            atexit.register(self.stop)
-            program = os.path.basename(sys.argv[0] or "python") if sys.argv else "python"
-            arguments = self._starting, name, f"{program}@{os.getpid()}"
-            threading.Thread(target=self._start_later, args=arguments, name="taskwatt-start", daemon=True).start()
-        return segment
+        atexit.register(self._at_exit)
+        self._finalizer = _before_multiprocessing_ends(self.stop)
+        program = os.path.basename(sys.argv[0] or "python") if sys.argv else "python"
+        arguments = self._starting, process_class, f"{program}@{os.getpid()}"
+        self._starter = threading.Thread(target=self._start_later, args=arguments, name="taskwatt-start", daemon=True)
+        try:
+            self._starter.start()
+        except RuntimeError:  # the interpreter is about to end, or there is no room for one more thread
+            self._starter = None
+            self.stop()
+            self._refused = True
 
     def _start_later(self, stopped: threading.Event, process_class: ProcessClass, service: str) -> None:
         if stopped.wait(START_AFTER_S):
             return
         with self._importing:
-            if not stopped.is_set():
-                self.start_agent(process_class, service)
+            with own_cost(), suppress(ImportError):  # what cannot be imported is told below
+                import_module("taskwatt.agent")
+            with self._lock:
+                if not stopped.is_set() and threading.main_thread().is_alive():
+                    self.start_agent(process_class, service)
 
     def start_agent(
         self,
@@ -178,7 +201,7 @@ class Runtime:
             self.agent = None
             log.warning("taskwatt could not start its agent in process %d: %r", os.getpid(), error, exc_info=error)
             return None
-        atexit.register(self.stop)
+        atexit.register(self._at_exit)
         return self.agent
 
     def tell_tallies(self, *, at_once: bool = False) -> None:
@@ -228,11 +251,11 @@ class Runtime:
             return
         if self._starting is not None:
             self._starting.set()
-            with self._importing:  # one that is just starting is stopped as any other
-                pass
-        agent, self.agent = self.agent, None
+        with self._lock:  # one that is just starting is stopped as any other
+            agent, self.agent = self.agent, None
+        starter, finalizer = self._starter, self._finalizer
         segment, directory = self.segment, self._directory
-        atexit.unregister(self.stop)
+        atexit.unregister(self._at_exit)
         if agent is not None:
             agent.stop()
         elif segment is not None:
@@ -241,7 +264,16 @@ class Runtime:
                 directory.remove()
         if self._tally_file is not None:
             self._tally_file.close()
+        if finalizer is not None:
+            finalizer.cancel()
         self._forget()
+        if starter is not None and not self._ending and starter is not threading.current_thread():
+            starter.join(_FORK_WAIT_S)
+
+    def _at_exit(self) -> None:
+        """As `stop`, but it waits for no import that is under way: that thread ends with the interpreter."""
+        self._ending = True
+        self.stop()
 
     def _open(self, process_class: ProcessClass) -> None:
         settings = Settings.from_environ(os.environ)
@@ -272,6 +304,7 @@ class Runtime:
             held.release()
 
     def _after_fork(self) -> None:
+        self._held = None
         segment, agent, tally_file = self.segment, self.agent, self._tally_file
         # Never destroyed here: a destructor of an exporter's channel may wait for a thread that this process does not
         # have.
@@ -289,6 +322,19 @@ class Runtime:
     def _check_fork(self) -> None:
         if self._pid != os.getpid():
             self._after_fork()
+
+
+def _before_multiprocessing_ends(stop: Callable[[], None]) -> Finalize | None:
+    """Children of multiprocessing leave by `os._exit`: what runs at exit does not run there, but these finalizers do.
+
+    None in any other process.
+    """
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is None or processes.parent_process() is None:
+        return None
+    from multiprocessing.util import Finalize
+
+    return Finalize(None, stop, exitpriority=-100)
 
 
 runtime = Runtime()
