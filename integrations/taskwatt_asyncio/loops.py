@@ -113,6 +113,11 @@ class LoopThread:
         self._cpu_s = self.base_cpu
         self._run_delay_s = _run_delay(self.native_id)
 
+    def let_go(self) -> None:
+        """Undo what was done to the loop, and keep no reference to ourselves: a loop goes when its last owner does."""
+        release, self.release = self.release, _nothing
+        release()
+
     def cpu_s(self) -> float:
         """CPU seconds of the thread since the loop began to run here. Any thread; 0.0 once the thread is gone."""
         try:
@@ -259,7 +264,7 @@ def uninstall() -> None:
     global _installed, _attaching, _pid
     _installed = _attaching = False
     for thread in tuple(running.values()):
-        thread.release()
+        thread.let_go()
         tell(on_end, thread)
     here.thread, here.suspended = None, ()
     steps.uninstall()
@@ -326,7 +331,7 @@ def _end_suspended() -> None:
 
 
 def _end(thread: LoopThread) -> None:
-    thread.release()
+    thread.let_go()
     sums = thread.figures
     selecting.finish(thread)
     sums.cpu_s += thread.cpu_s()
@@ -351,7 +356,7 @@ def _after_fork() -> None:
     here.thread, here.suspended = None, ()
     _forget()
     if thread is not None:
-        thread.release()
+        thread.let_go()
 
 
 _hooked_fork = False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,6 +149,22 @@ def test_a_loop_that_is_never_closed_is_let_go_of() -> None:
     assert measured_loops.running == {}
     assert "select" not in vars(loop._selector)  # type: ignore[attr-defined]
     loop.close()
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_closed_loop_is_not_kept_alive(kind: str) -> None:
+    import uvloop
+
+    loop = uvloop.new_event_loop() if kind == "uvloop" else asyncio.new_event_loop()
+    gone = weakref.ref(loop)
+    loop.run_until_complete(counts())
+    loop.close()
+    gc.disable()
+    try:
+        del loop
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_loop_of_ones_own_making_runs_as_ever() -> None:
