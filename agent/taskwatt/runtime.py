@@ -46,6 +46,8 @@ START_AFTER_S: Final = 1.0
 """A process that measures itself starts its agent this much later: a short script is spared the imports."""
 TELL_EVERY_S: Final = 1.0
 """How often a pool child says what its event loops count: as often as its main process asks."""
+TELL_AT_ONCE_S: Final = 0.1
+"""A task may run a loop of its own, and there may be thousands of them a second."""
 _FORK_WAIT_S: Final = 5.0
 _REMEMBERED: Final = 1024
 _inherited: list[object] = []
@@ -204,15 +206,20 @@ class Runtime:
         atexit.register(self._at_exit)
         return self.agent
 
+    @property
+    def is_child(self) -> bool:
+        """Is this a pool child, which has a segment and no agent?"""
+        return self.segment is not None and self._directory is None and self._pid == os.getpid()
+
     def tell_tallies(self, *, at_once: bool = False) -> None:
         """In a pool child: leave what event loops counted where the main process finds it. Elsewhere nothing happens.
 
-        Called by the carrier, on the loop's thread, and `at_once` when a loop ends; otherwise once in TELL_EVERY_S.
+        On the loop's thread: `at_once` when a loop ends, otherwise once in TELL_EVERY_S.
         """
         segment, tallies = self.segment, self.tallies
-        if segment is None or self._directory is not None or tallies is None or self._pid != os.getpid():
+        if segment is None or tallies is None or not self.is_child:
             return
-        due = self._told_at + TELL_EVERY_S <= time.monotonic() or (at_once and self._told_at != math.inf)
+        due = self._told_at + (TELL_AT_ONCE_S if at_once else TELL_EVERY_S) <= time.monotonic()
         if not due or not self._telling.acquire(blocking=False):
             return
         try:

@@ -269,9 +269,10 @@ def uninstall() -> None:
     here.thread, here.suspended = None, ()
     steps.uninstall()
     losses.uninstall()
-    console = sys.modules.get("taskwatt_asyncio.console")
-    if console is not None:
-        console.uninstall()
+    for name in ("taskwatt_asyncio.children", "taskwatt_asyncio.console"):
+        used = sys.modules.get(name)
+        if used is not None:
+            used.uninstall()
     _pid = 0
     _forget()
 
@@ -290,11 +291,13 @@ def tell(listeners: list[Any], *arguments: object) -> None:
 def _first() -> None:
     """The first loop of this process runs."""
     global threshold_s
+    from taskwatt_asyncio import children
     from taskwatt_asyncio.tallying import tallies
 
     settings = Settings.from_environ(os.environ)
     threshold_s = settings.stall_threshold_s
     install()
+    children.install()
     if settings.aiomonitor:
         from taskwatt_asyncio import console
 

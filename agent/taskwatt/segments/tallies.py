@@ -83,6 +83,8 @@ class TallyFile:
             path.unlink(missing_ok=True)
             raise
         self._number = 0
+        self._length = 0
+        """Of the snapshot before, which the next one overwrites."""
         self._types: dict[str, None] = {}
         self._loops: dict[str, None] = {}
 
@@ -100,7 +102,8 @@ class TallyFile:
             _entry(_CARRIER, "", [], tallies.carrier[:128], tallies.carrier[128:256]),
         ]
         data = _HEAD.pack(_MAGIC, self._number).ljust(_HEAD_SIZE, b"\0") + b"".join(entries)
-        os.pwrite(self._descriptor, data.ljust(SIZE, b"\0"), 0)
+        os.pwrite(self._descriptor, data.ljust(self._length, b"\0"), 0)
+        self._length = len(data)
 
     def close(self) -> None:
         """The file stays for whoever drains it."""
