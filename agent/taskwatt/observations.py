@@ -242,6 +242,10 @@ class CoroutineTally(NamedTuple):
     """Of them: in `asyncio.wait`, which goes through all that it is given at every call."""
     scanned: int = 0
     """How many awaitables `asyncio.wait` was given, summed over those looks."""
+    last: int = 0
+    """Of them: the step that followed was the last one that was ready, so that what was ready after it is its work."""
+    woke: int = 0
+    """Of the last ones: something was ready after it: a task that it started or woke, a callback, itself."""
     at_end: int = 0
     """For handles of file descriptors, of which looks are taken as well: of them, readable but with nothing to read
     (FIONREAD says 0): the end of the file."""

@@ -63,14 +63,17 @@ def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, c
     if stats.steps < stats.next_look:
         return
     _next(stats)
-    if stats.kind == "io":
-        _look_at_file(token, thread, stats)
     if not _is_native(coroutine):
+        if stats.kind == "io":
+            _look_at_file(token, thread, stats)
         return
     before, stats.suspended = stats.suspended, (id(coroutine), stats.steps, now, stats.wall_s)
     if not coroutine.cr_suspended:
         return
     stats.looks += 1
+    ready: Any = getattr(thread.loop, "_ready", None)
+    if ready is not None and not ready:
+        thread.looked = stats
     waited = None
     if before is not None and before[:2] == (id(coroutine), stats.steps - 1):
         waited = now - before[2] - (stats.wall_s - before[3])

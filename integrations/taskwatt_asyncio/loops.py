@@ -56,6 +56,7 @@ class LoopThread:
         "inner",
         "kind",
         "limit",
+        "looked",
         "loop",
         "name",
         "native_id",
@@ -109,6 +110,8 @@ class LoopThread:
         self.stamped: object = None
         """A handle (uvloop: a callback) of which it is known when it became ready; and that moment."""
         self.stamp_s = 0.0
+        self.looked: CoroutineType | None = None
+        """The type of the step that was looked at and was the last one ready: what is ready after it, it made so."""
         self._clock = _thread_clock()
         self._cpu_s = self.base_cpu
         self._run_delay_s = _run_delay(self.native_id)

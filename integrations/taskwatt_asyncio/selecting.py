@@ -88,6 +88,11 @@ def _watched(thread: LoopThread, original: Callable[..., Any], ready: Sized) -> 
         thread.handle = None
         thread.idle_since = began
         thread.busy_since = 0.0
+        looked = thread.looked
+        if looked is not None:
+            thread.looked = None
+            looked.last += 1
+            looked.woke += bool(ready)
         try:
             events = original(timeout)
         except BaseException as error:

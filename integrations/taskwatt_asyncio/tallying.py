@@ -66,6 +66,8 @@ def _coroutine(one: types.CoroutineType) -> CoroutineTally:
         connecting=one.connecting,
         scanning=one.scanning,
         scanned=one.scanned,
+        last=one.last,
+        woke=one.woke,
         at_end=one.at_end,
         same_line=lines[resumed_at] if resumed_at else 0,
         resumed_at=resumed_at,

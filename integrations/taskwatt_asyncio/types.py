@@ -33,9 +33,9 @@ class CoroutineType:
 
     __slots__ = (
         "at_end", "cancelled", "completed", "connecting", "correction_s", "costs", "defined_at", "delay_s", "delays",
-        "destroyed_pending", "failed", "kind", "lines", "longest_s", "looks", "name", "never_awaited",
+        "destroyed_pending", "failed", "kind", "last", "lines", "longest_s", "looks", "name", "never_awaited",
         "never_retrieved", "next_look", "paid_s", "recent_looks", "scanned", "scanning", "self_wakes", "short_waits",
-        "sleeping", "started", "steps", "suspended", "timed_out", "waits", "wall_s",
+        "sleeping", "started", "steps", "suspended", "timed_out", "waits", "wall_s", "woke",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: StepKind, defined_at: Place | None = None) -> None:
@@ -72,6 +72,8 @@ class CoroutineType:
         self.connecting = 0
         self.scanning = 0
         self.scanned = 0
+        self.last = 0
+        self.woke = 0
         self.at_end = 0
         self.lines: dict[Place, int] = {}
         """How often it was suspended there; bounded."""

@@ -127,6 +127,7 @@ def test_what_says_more_of_the_same_delay_has_the_word() -> None:
     flooded = blocked(ready=ready(10_000, 5.0), ready_max=50_000)
     assert told(window(JOB, loops=(flooded,))) == CLEAR
     assert told(window(COLLECT, loops=(blocked("own_cpu", worst=stall("own_cpu", COLLECT.name)),))) == CLEAR
+    assert told(window(replace(COLLECT, longest_s=0.2), loops=(blocked("own_cpu", worst=None),))) == CLEAR
     hogged = InterpreterWindow(1.0, 0.02, 300, 0.5, "hog")
     assert told(window(HANDLER, loops=(blocked("gil"),), interpreter=hogged)) == CLEAR
     assert told(window(HANDLER, loops=(blocked("blocking"),), interpreter=hogged)) == [

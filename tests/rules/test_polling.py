@@ -95,6 +95,8 @@ def test_each_shape_is_found_under_its_name(one: CoroutineWindow, subtype: str) 
         pytest.param(replace(SLEEP_POLL, sleeping=119), id="just under 40 % asleep"),
         pytest.param(replace(SLEEP_POLL, short_waits=100), id="half of the waits, and no more"),
         pytest.param(replace(SLEEP_POLL, looks=11, sleeping=11), id="too few looks"),
+        pytest.param(replace(SLEEP_POLL, last=200, woke=200), id="a producer with a pace"),
+        pytest.param(replace(SLEEP_POLL, last=200, woke=40), id="a fifth of its steps wake others"),
         pytest.param(replace(SLEEP_POLL, completed=90), id="just under 100 steps to an end"),
     ],
 )
@@ -112,6 +114,14 @@ def test_just_under_a_noticeable_waste_is_clear() -> None:
 def test_the_turning_is_shared_with_what_else_the_loop_serves() -> None:
     (finding,) = polling.check(window(SLEEP_POLL, replace(HANDLER, steps=8_928 * 3, cpu_s=1.0), loops=(loop(1.878),)))
     assert finding.wasted_cores == pytest.approx((0.078 + 0.8 / 4) / 10)
+
+
+def test_that_it_wakes_nobody_is_told_where_it_is_known() -> None:
+    (finding,) = polling.check(window(replace(SLEEP_POLL, last=150, woke=3)))
+    assert finding.ruled_out == (
+        polling.CONSUMER.format("short sleeps"),
+        "A producer with a pace: 2% of 150 steps made something ready (threshold 20%).",
+    )
 
 
 def test_without_a_coroutine_it_is_clear() -> None:

@@ -89,7 +89,7 @@ def _explained(loop: LoopWindow, window: Window) -> str:
     """The cause that says more of the same delay, if there is one."""
     if fan_out.is_flooded(loop, window):
         return fan_out.CAUSE
-    if loop.worst is not None and loop.worst.task in rescan.claimed(window):
+    if _holder(loop, window) in rescan.claimed(window):
         return rescan.CAUSE
     if _cause(loop) == "gil" and gil_contention.is_contended(window):
         return gil_contention.CAUSE
@@ -106,7 +106,7 @@ def _finding(loop: LoopWindow, window: Window) -> Finding:
     many_steps = not loop.stalls and _longest(window) < LAG_S
     why, next_step = ("by many short steps", MANY_STEPS) if many_steps else CAUSES[cause]
     code = loop.worst.code if loop.worst is not None else None
-    task = loop.worst.task if loop.worst is not None and loop.worst.task else _heaviest(window)
+    task = _holder(loop, window)
     at = f", at {code.function} ({code.file}:{code.line})" if code is not None else ""
     longest = f", {loop.worst.duration_s:.2g} s at the longest" if loop.worst is not None else ""
     times = f", {_stalls(loop):,} times{longest}" if loop.stalls else ""
@@ -175,8 +175,10 @@ def _longest(window: Window) -> float:
     return max((one.longest_s for one in window.coroutines), default=0.0)
 
 
-def _heaviest(window: Window) -> str:
-    """Without a stall that names it: the type that was longest in its steps."""
+def _holder(loop: LoopWindow, window: Window) -> str:
+    """Of the longest stall; without one that names it, the type that was longest in its long steps."""
+    if loop.worst is not None and loop.worst.task:
+        return loop.worst.task
     long = [one for one in window.coroutines if one.longest_s >= LAG_S]
     heaviest: CoroutineWindow | None = max(long, key=lambda one: one.wall_s, default=None)
     return heaviest.name if heaviest is not None else ""

@@ -39,7 +39,7 @@ _MAGIC: Final = b"twtally1"
 _HEAD: Final = Struct("<8sI")
 """Magic, number of the snapshot."""
 _HEAD_SIZE: Final = 16
-_NUMBERS: Final = 44
+_NUMBERS: Final = 46
 _ENTRY: Final = Struct(f"<IBBH128s{_NUMBERS}d128s128s128s128s")
 """CRC-32 of the rest, what it is, kind of step, unused, name, figures, four texts."""
 SIZE: Final = _HEAD_SIZE + ENTRIES * _ENTRY.size
@@ -49,7 +49,8 @@ _STEP_KINDS: Final[tuple[StepKind, ...]] = get_args(StepKind)
 _COUNTED: Final = (
     "steps", "cpu_s", "own_cpu_s", "wall_s", "longest_s", "self_wakes", "started", "completed", "failed", "cancelled",
     "never_retrieved", "never_awaited", "destroyed_pending", "delays", "delay_s", "waits", "short_waits", "looks",
-    "sleeping", "timed_out", "connecting", "scanning", "scanned", "at_end", "same_line",
+    "sleeping", "timed_out", "connecting", "scanning", "scanned", "last", "woke", "at_end",
+    "same_line",
 )  # fmt: skip
 """Figures of a coroutine type, in their order in an entry; then come two line numbers and pairs of costs."""
 _COSTS_AT: Final = len(_COUNTED) + 2

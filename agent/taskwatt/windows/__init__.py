@@ -151,6 +151,8 @@ class CoroutineWindow:
     connecting: int = 0
     scanning: int = 0
     scanned: int = 0
+    last: int = 0
+    woke: int = 0
     at_end: int = 0
     same_line: int = 0
     resumed_at: CodeSite | None = None

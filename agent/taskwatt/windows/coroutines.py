@@ -40,6 +40,8 @@ _WINDOWED: Final = (
     "connecting",
     "scanning",
     "scanned",
+    "last",
+    "woke",
     "at_end",
     "same_line",
 )
