@@ -12,7 +12,21 @@ from typing import Any, Protocol, Self
 TUNING_SEEDS = range(100)
 """Thresholds may be looked at under these; others decide."""
 
-WATCHED = frozenset({"retry_storm", "never_settles", "oversubscription", "starved", "useful_compute"})
+WATCHED = frozenset(
+    {
+        "retry_storm",
+        "never_settles",
+        "hot_loop",
+        "polling",
+        "rescan",
+        "fan_out",
+        "gil_contention",
+        "loop_blocked",
+        "oversubscription",
+        "starved",
+        "useful_compute",
+    }
+)
 """The causes that the agent has rules for; a control must read `clear` for each."""
 
 
@@ -119,8 +133,11 @@ class Case:
 
 
 class Scenario(Protocol):
-    name: str
-    has_twin: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def has_twin(self) -> bool: ...
 
     def unavailable(self) -> str:
         """Why it cannot run on this machine; empty when it can."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults.case import Scenario
 from tests.faults.scenarios.capacity import Oversubscription, StarvedByNeighbours, StarvedByQuota
+from tests.faults.scenarios.event_loops import LOOP_SCENARIOS
 from tests.faults.scenarios.healthy import DrainingBurst, Etl, Idle, UsefulCompute
 from tests.faults.scenarios.retry_controls import FlakyRetries, RetryBackoff
 from tests.faults.scenarios.retry_storm import RetryStorm
@@ -21,4 +22,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     Etl(),
     DrainingBurst(),
     Idle(),
+    *LOOP_SCENARIOS,
 )
