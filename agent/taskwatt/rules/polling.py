@@ -48,7 +48,8 @@ NEXT_STEPS: Mapping[str, str] = {
     ),
     "sleep": (
         "Have it told: wait for an asyncio.Event, a Queue or the peer's own notification (long polling, a websocket, "
-        "pub/sub). Where only a poll is possible, sleep for longer, or ever longer while nothing comes."
+        "pub/sub). Where only a poll is possible, sleep for longer, or ever longer while nothing comes. "
+        "What does something of use at each wake, such as sending, is a clock and no poll."
     ),
 }
 
