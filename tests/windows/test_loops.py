@@ -108,7 +108,7 @@ def test_every_figure_of_a_type_has_its_place() -> None:
         cancelled=1,
         never_retrieved=3,
         never_awaited=4,
-        destroyed_pending=6,
+        destroyed_pending=1,
         delays=50,
         delay_s=0.125,
         waits=23,
@@ -116,6 +116,12 @@ def test_every_figure_of_a_type_has_its_place() -> None:
         looks=8,
         sleeping=7,
         timed_out=3,
+        connecting=2,
+        scanning=5,
+        scanned=500,
+        last=4,
+        woke=3,
+        at_end=1,
         same_line=6,
         resumed_at=("poll", "shop.py", 3),
         defined_at=("serve", "shop.py", 1),
@@ -136,13 +142,19 @@ def test_every_figure_of_a_type_has_its_place() -> None:
             completed=5,
             failed=2,
             cancelled=1,
-            lost=13,
-            live=5,
+            lost=8,
+            live=4,
             waits=23,
             short_waits=19,
             looks=8,
             sleeping=7,
             timed_out=3,
+            connecting=2,
+            scanning=5,
+            scanned=500,
+            last=4,
+            woke=3,
+            at_end=1,
             same_line=6,
             resumed_at=CodeSite("shop.serve", "poll", "shop.py", 3, 0.75, 8),
             defined_at=CodeSite("shop.serve", "serve", "shop.py", 1, 0.0, 0),
@@ -150,7 +162,7 @@ def test_every_figure_of_a_type_has_its_place() -> None:
         )
     ]
     assert ticks.windows.totals.coroutines == {
-        "shop.serve": CoroutineTotals(101, 11, 3, 4, 6, delays=50, delay_s=0.125)
+        "shop.serve": CoroutineTotals(101, 11, 3, 4, 1, delays=50, delay_s=0.125)
     }
 
 
