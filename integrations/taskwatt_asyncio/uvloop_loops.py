@@ -138,7 +138,7 @@ def _run_forever(original: Any) -> Any:
     return run_forever
 
 
-def _call_soon(original: Any) -> Any:
+def _call_soon(original: Any) -> Any:  # noqa: C901  # written for speed: a call here costs as much as what it does
     here, by_code, task_of, class_of = loops.here, types.by_code, steps.task_of, types.class_of
     call, call_known = steps.call, steps.call_known
     builtin = BuiltinMethodType
@@ -163,15 +163,21 @@ def _call_soon(original: Any) -> Any:
         except AttributeError:  # a coroutine that is not Python's own
             step = True
         try:
-            if not step:
-                return original(self, callback, *args, context=context)
-            thread = here.thread
-            if thread is not None and thread.stamped is None and thread.loop is self:
-                thread.stamped, thread.stamp_s = callback, perf_counter()
-                stats = None
-            if stats is None:
-                return original(self, call, callback, *args, context=context)
-            return original(self, call_known, stats, coroutine, callback, *args, context=context)
+            if step:
+                thread = here.thread
+                if thread is not None and thread.stamped is None and thread.loop is self:
+                    thread.stamped, thread.stamp_s = callback, perf_counter()
+                    stats = None
+                if stats is None:
+                    handle = original(self, call, callback, *args, context=context)
+                else:
+                    handle = original(self, call_known, stats, coroutine, callback, *args, context=context)
+            else:
+                handle = original(self, callback, *args, context=context)
+            made_at = handle._source_traceback
+            if made_at is not None:  # in debug mode: ends where the handle was made, which is our caller
+                del made_at[-1]
+            return handle
         except BaseException as error:
             hide_this_frame(error)
             raise
