@@ -2,7 +2,7 @@
 
 - `run_forever`: when a loop runs. `call_soon`: a task schedules its every step by it, and is handed over with the
   measuring around it.
-- A timer of ours that should run every 10 ms (50 ms while nothing happens) says how late anything else would have
+- A timer of ours that should run every 10 ms (75 ms while nothing happens) says how late anything else would have
   been, protocol callbacks included, whose steps nobody outside of uvloop sees: what they use is the loop's, not a
   type's, and is reported as such (`partial`).
 """
@@ -25,7 +25,8 @@ log = logging.getLogger("taskwatt")
 PARTIAL: Final = "protocol callbacks, plain callbacks and timers are not seen, only the time they take"
 
 PERIOD_S: Final = 0.01
-IDLE_PERIOD_S: Final = 0.05
+IDLE_PERIOD_S: Final = 0.075
+"""Each wake-up of an idle process costs some 0.15 ms; a protocol callback that blocks for 0.2 s is late by 0.125 or more."""
 _QUIET: Final = 0.05
 """Share of its time below which a loop is probed less often."""
 
