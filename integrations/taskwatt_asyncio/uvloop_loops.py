@@ -26,7 +26,7 @@ PARTIAL: Final = "protocol callbacks, plain callbacks and timers are not seen, o
 
 PERIOD_S: Final = 0.01
 IDLE_PERIOD_S: Final = 0.075
-"""Each wake-up of an idle process costs some 0.15 ms; a protocol callback that blocks for 0.2 s is late by 0.125 or more."""
+"""Waking an idle process costs 0.15 ms. A protocol callback that blocks for 0.2 s makes it late by 0.125 or more."""
 _QUIET: Final = 0.05
 """Share of its time below which a loop is probed less often."""
 
