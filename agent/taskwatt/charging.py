@@ -58,11 +58,15 @@ class Charging:
             agent = meter.agent + self.work.agent_s
             self._ledger.book(self._class, NO_TASK, "none", "agent", max(0.0, agent - self._charged["agent"]))
             self._charged["agent"] = max(agent, self._charged["agent"])
-            return pending | self.work.around(self._class, self._ledger, final=final)
+            live_cells = pending | self.work.around(self._class, self._ledger, final=final)
+            self._unbooked = sum(live_cells.values())
+            return live_cells
         self._unbooked += used - billed
         running = sum(one.unbooked_s for one in live if one.pid == os.getpid()) + sum(pending.values())
-        self._apportion(running, served, final)
-        self.work.begin()
+        # A loop that runs already may be in the middle of a step, which will be billed.
+        held = 0.0 if self._serves else self.work.unexplained_of_loops
+        self._apportion(running + held, served, final)
+        self.work.begin(held)
         for task, seconds in self._decoded.items():
             pending[self._class, task, "pending", "serialization"] = seconds
         return pending

@@ -150,16 +150,16 @@ class OwnWork:
         """Has a loop run, and was the CPU until then booked?"""
         return self._begun and self.tallies is not None and bool(self.tallies.loops)
 
-    def begin(self) -> None:
-        """All CPU until now is booked: from here on threads can be told apart."""
-        self._machinery.begin(self._unexplained_of_loops())
+    def begin(self, held: float = 0.0) -> None:
+        """All CPU until now is booked, but for what is `held` of the loops': from here on threads can be told apart."""
+        self._machinery.begin(self.unexplained_of_loops - held)
         self._others.begin(self._unexplained_of_threads())
         self._begun = True
 
     def around(self, process_class: ProcessClass, ledger: Ledger, *, final: bool) -> dict[Key, float]:
         """Book the CPU around steps and rows; what may still be billed is returned as live cells."""
         held = self._inside_one_step()
-        machinery, growing = self._machinery.read(self._unexplained_of_loops(), running=held, final=final)
+        machinery, growing = self._machinery.read(self.unexplained_of_loops, running=held, final=final)
         others, running = self._others.read(self._unexplained_of_threads(), running=held, final=final)
         if machinery:
             ledger.book(process_class, NO_TASK, "none", "framework", machinery)
@@ -181,18 +181,18 @@ class OwnWork:
             log.warning("taskwatt stopped asking what event loops count: %r", error, exc_info=error)
             return None
 
-    def _unexplained_of_loops(self) -> float:
+    @property
+    def unexplained_of_loops(self) -> float:
         """CPU of the loops' threads that is no step's, while loops ran. A running step counts in until it ends."""
         tallies = self.tallies or self._before
-        steps = sum(one.cpu_s for one in tallies.coroutines.values())
-        return self._loops_s - steps
+        return max(0.0, self._loops_s - sum(one.cpu_s for one in tallies.coroutines.values()))
 
     def _unexplained_of_threads(self) -> float:
         """CPU of Python's threads that is neither a step's, nor a row's, nor the machinery of a loop."""
         tallies = self.tallies or self._before
         types = sum(one.own_cpu_s for one in tallies.coroutines.values())
         rows = sum(row.cpu_s for row in self._rows.values())
-        return self._threads.others - types - rows - max(0.0, self._unexplained_of_loops())
+        return self._threads.others - types - rows - self.unexplained_of_loops
 
     def _inside_one_step(self) -> bool:
         """Is there a loop that has used CPU since the last reading and has not got round once?"""

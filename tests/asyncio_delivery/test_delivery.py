@@ -98,3 +98,7 @@ def test_a_plain_script_is_measured_delivered_and_leaves_nothing(
     assert steps["fetch"] == 4 * steps["crunch"]
     assert told["crunch"] == pytest.approx(0.05 * steps["crunch"], rel=0.05)
     assert told["fetch"] == pytest.approx(0.01 * steps["fetch"] / 2, rel=0.1)
+    kernel = receiver.total("taskwatt.process.cpu.time", taskwatt__process__class="job")
+    unattributed = receiver.total("taskwatt.cpu.time", taskwatt__cpu__activity="unattributed")
+    assert receiver.total("taskwatt.cpu.time") == pytest.approx(kernel, rel=0.01)
+    assert unattributed <= 0.05 * kernel

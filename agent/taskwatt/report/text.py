@@ -122,6 +122,8 @@ def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]
         pairs[row["task"], row["outcome"]] += row["cores"]
         activities[row["activity"]] += row["cores"]
     unattributed = sums["unattributed_ratio"] * total
+    if abs(unattributed) < 0.0005 * total:  # clocks are not read at one moment; nobody wants to read of minus nothing
+        unattributed = 0.0
     name = max(NAME, width - BAR - FIGURES)
     bar = max(0, min(BAR, width - name - FIGURES))
     lines = [paint("dim", f"{'CPU by task and outcome':<{name}} {'':<11}{'CPUs':>6} {'share':>6}")]
