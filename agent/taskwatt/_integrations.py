@@ -36,10 +36,18 @@ _read: set[str] = set()
 _found: set[Integration] = set()
 _installed: dict[Integration, ModuleType] = {}
 _level_before: list[int] = []
+_active = False
+
+
+def active() -> bool:
+    """Is the agent on in this process?"""
+    return _active
 
 
 def activate(*, at_once: bool = False) -> None:
     """Wait for the libraries of all integrations; with `at_once`, do not put off looking which there are."""
+    global _active
+    _active = True
     _imports.before_lookup(_look)
     if at_once:
         _look()
@@ -47,6 +55,8 @@ def activate(*, at_once: bool = False) -> None:
 
 def deactivate() -> None:
     """Uninstall what was installed, take the import hook out, stop this process's agent."""
+    global _active
+    _active = False
     for integration, module in reversed(list(_installed.items())):
         _uninstall(integration, module)
     _installed.clear()

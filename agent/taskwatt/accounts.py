@@ -46,6 +46,11 @@ class Account:
         self.closed = False
         self.cpu_s = 0.0
 
+    @property
+    def has_row(self) -> bool:
+        """Is there a row that pays for it?"""
+        return self._row is not None
+
     def bill(self, seconds: float) -> bool:
         """Pay for `seconds` of CPU. False when no row does: then it is the coroutine type's. Any thread."""
         with _lock:
@@ -98,14 +103,23 @@ class Account:
 account: ContextVar[Account | None] = ContextVar("taskwatt_account", default=None)
 """The innermost open account of the running code; carriers read it at the end of a piece."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""A generator that is collected while it is held may close an account of its own."""
 _names: set[str] = set()
 _rows: dict[tuple[str, Outcome], _Row] = {}
 _settlers: list[Callable[[], None]] = []
+_in_use = False
+
+
+def in_use() -> bool:
+    """Has this process ever opened one? Then one may be open in any context."""
+    return _in_use
 
 
 def open_account(name: str = "") -> Account:
     """Make an account current in this context. `name`: its row in the ledger; empty: it only adds up."""
+    global _in_use
+    _in_use = True
     settle()
     around = current()
     opened = Account(_capped(name) if name else "", around)
@@ -149,7 +163,7 @@ def rows() -> Mapping[tuple[str, Outcome], RowTally]:
 def forget() -> None:
     """After a fork, and when the agent is taken out: nothing was ever paid."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _rows.clear()
     _names.clear()
 
