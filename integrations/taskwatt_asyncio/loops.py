@@ -256,20 +256,30 @@ def install() -> None:
     """Called once, before the first loop is measured."""
     global _installed
     if not _installed:
+        from taskwatt_asyncio import anyio_threads, executors, naming
+
         _installed = True
         _watch_forks()
         steps.install()
         losses.install()
+        executors.install()
+        anyio_threads.install()
+        naming.install()
 
 
 def uninstall() -> None:
     """Let go of every loop, also of those that run."""
     global _installed, _attaching, _pid
+    from taskwatt_asyncio import anyio_threads, executors, naming
+
     _installed = _attaching = False
     for thread in tuple(running.values()):
         thread.let_go()
         tell(on_end, thread)
     here.thread, here.suspended = None, ()
+    naming.uninstall()
+    anyio_threads.uninstall()
+    executors.uninstall()
     steps.uninstall()
     losses.uninstall()
     for name in ("taskwatt_asyncio.children", "taskwatt_asyncio.console"):

@@ -65,13 +65,14 @@ def accounting() -> bool:
 
 def install() -> None:
     """Patch `asyncio.events.Handle._run`. Idempotent; any thread."""
-    global _installed, _original, _set_only
+    global _accounting, _installed, _original, _set_only
     if _installed:
         return
     _installed = True
     _original = Handle._run
     run, _set_only = _make(_original)
     setattr(Handle, "_run", run)  # noqa: B010  # type checkers allow no other assignment
+    _accounting = accounts.in_use()
     accounts.add_settler(settle)
     alone()
     eager.install()
