@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.brokers import RedisServer, redis_binary
 from tests.support.receiver import Receiver
+from tests.support.server import Server
 from tests.support.worker import Worker
 
 
@@ -56,5 +57,16 @@ def start_worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable
 
         def start(**options: Any) -> Worker:
             return running.enter_context(Worker(redis_server.url, tmp_path, **options))
+
+        yield start
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a web server with the arguments of `Server`; it is stopped when the test ends."""
+    with ExitStack() as running:
+
+        def start(command: Sequence[str], **environ: str) -> Server:
+            return running.enter_context(Server(tmp_path, command, **environ))
 
         yield start

@@ -158,6 +158,10 @@ class Agent:
 
     # Life.
 
+    def reclassify(self, process_class: ProcessClass) -> None:
+        """From the next tick on; what was booked stays where it was."""
+        self._class = process_class
+
     def start(self) -> None:
         self._charging.charge([], [])  # what the process used until now served nobody
         self._pipeline.start()
@@ -205,6 +209,8 @@ class Agent:
 
     def tick(self, now: float) -> None:
         """Everything once. `now`: monotonic seconds."""
+        self._charging.process_class = self._class
+        self._drainer.reclassify_own(self._class)
         if now >= self._recover_at:
             self._recover_at = now + RECOVER_EVERY_S
             self._recover()

@@ -27,7 +27,7 @@ class Charging:
     ) -> None:
         """`received`: serialization CPU by task type since the last call (decoding messages)."""
         self.work = OwnWork(tallies)
-        self._class: ProcessClass = process_class
+        self.process_class: ProcessClass = process_class
         self._ledger, self._tasks, self._received = ledger, tasks, received
         self._serves = False
         """Has an attempt settled here? Then this process's CPU is for attempts, whatever else it does."""
@@ -50,15 +50,15 @@ class Charging:
         self.work.read()
         before, self._clock = self._clock, time.process_time()
         used = self._clock - before
-        self._ledger.kernel[self._class] += used
-        billed = self.work.book(self._class, self._ledger, self._tasks)
+        self._ledger.kernel[self.process_class] += used
+        billed = self.work.book(self.process_class, self._ledger, self._tasks)
         pending = self._pending()
         self._serves = self._serves or bool(served)
         if not self._serves and self.work.tells_threads_apart():
             agent = meter.agent + self.work.agent_s
-            self._ledger.book(self._class, NO_TASK, "none", "agent", max(0.0, agent - self._charged["agent"]))
+            self._ledger.book(self.process_class, NO_TASK, "none", "agent", max(0.0, agent - self._charged["agent"]))
             self._charged["agent"] = max(agent, self._charged["agent"])
-            live_cells = pending | self.work.around(self._class, self._ledger, final=final)
+            live_cells = pending | self.work.around(self.process_class, self._ledger, final=final)
             self._unbooked = sum(live_cells.values())
             return live_cells
         self._unbooked += used - billed
@@ -68,13 +68,13 @@ class Charging:
         self._apportion(running + held, served, final)
         self.work.begin(held)
         for task, seconds in self._decoded.items():
-            pending[self._class, task, "pending", "serialization"] = seconds
+            pending[self.process_class, task, "pending", "serialization"] = seconds
         return pending
 
     def _pending(self) -> dict[Key, float]:
         cells: dict[Key, float] = {}
         for name, seconds in self.work.pending.items():
-            key: Key = (self._class, self._ledger.name(name), "pending", "business")
+            key: Key = (self.process_class, self._ledger.name(name), "pending", "business")
             cells[key] = cells.get(key, 0.0) + seconds
         return cells
 
@@ -111,7 +111,7 @@ class Charging:
         return {task: self._decoded.pop(task) for task in ready}
 
     def _share(self, spent: Mapping[Activity, float], served: Sequence[Served]) -> None:
-        self._tasks.add_share(self._class, self._ledger.apportion(self._class, spent, served))
+        self._tasks.add_share(self.process_class, self._ledger.apportion(self.process_class, spent, served))
 
 
 def live_cells(live: Iterable[Live], ledger: Ledger) -> dict[Key, float]:

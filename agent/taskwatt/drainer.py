@@ -264,6 +264,12 @@ class Drainer:
                 continue
             self._adopt(reader, own)
 
+    def reclassify_own(self, process_class: ProcessClass) -> None:
+        """What the draining process is, as it turned out."""
+        for process in self._processes.values():
+            if process.own:
+                process.process_class = process_class
+
     def _adopt(self, reader: SegmentReader, own: bool) -> None:
         reader.skip_to(self.journal.highest.get(reader.name, 0) + 1)
         tallies = None if own else TallyReader(reader.path.with_suffix(SUFFIX))

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Final
 
 from taskwatt import accounts
 from taskwatt.interruption import raised_by_a_signal
-from taskwatt.meter import own_cost
+from taskwatt.meter import meter, own_cost
 from taskwatt.observations import ProcessClass, Tallies
 from taskwatt.prefork import is_prefork_master
-from taskwatt.process_class import evident
+from taskwatt.process_class import is_celery_worker
 from taskwatt.process_class import process_class as evident_class
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, UnusableDirectory, layout
 from taskwatt.segments.directory import agent_of
@@ -76,6 +76,8 @@ class Runtime:
         self.deaths: dict[int, Death] = {}
         self.ended: dict[str, str] = {}
         """Celery's state of tasks whose attempt the parent ended (revoked while running); bounded."""
+        self._assumed: ProcessClass | None = None
+        """What it measures itself as; None where an integration said when."""
         self._tally_file: TallyFile | None = None
         self._telling = threading.Lock()
         self._told_at = -math.inf
@@ -127,6 +129,13 @@ class Runtime:
         self._watch_forks()
         return self.segment
 
+    def attempts_pay(self) -> bool:
+        """Does a Celery attempt pay for what this process uses: always in a pool child, now and then in the solo pool?
+
+        Coroutines, threads and rows are a detail of that attempt then, and no lines of the ledger.
+        """
+        return self.segment is not None and (self.segment.role == layout.CHILD or meter.in_attempt)
+
     def measure_self(self, default: ProcessClass | None = None) -> SegmentWriter | None:
         """This process has something to say for itself: own it, and start its agent after START_AFTER_S.
 
@@ -135,15 +144,20 @@ class Runtime:
         `default`: what kind of process the caller knows it to be.
         """
         self._check_fork()
-        if self.segment is not None or self._refused or evident(sys.argv) == "worker" or is_prefork_master():
+        if self.segment is not None or self._refused:
+            if default is not None:
+                self._reclassify(default)
             return self.segment
+        if is_celery_worker() or is_prefork_master():
+            return None
         name = evident_class(default)
         segment = self.become_owner(name)
         if segment is not None:
-            self._start_soon(name)
+            self._assumed = name
+            self._start_soon()
         return self.segment
 
-    def _start_soon(self, process_class: ProcessClass) -> None:
+    def _start_soon(self) -> None:
         with self._lock:
             if self._starting is not None or self.agent is not None:
                 return
@@ -151,7 +165,7 @@ class Runtime:
         atexit.register(self._at_exit)
         self._finalizer = _before_multiprocessing_ends(self.stop)
         program = os.path.basename(sys.argv[0] or "python") if sys.argv else "python"
-        arguments = self._starting, process_class, f"{program}@{os.getpid()}"
+        arguments = self._starting, f"{program}@{os.getpid()}"
         self._starter = threading.Thread(target=self._start_later, args=arguments, name="taskwatt-start", daemon=True)
         try:
             self._starter.start()
@@ -160,15 +174,25 @@ class Runtime:
             self.stop()
             self._refused = True
 
-    def _start_later(self, stopped: threading.Event, process_class: ProcessClass, service: str) -> None:
+    def _start_later(self, stopped: threading.Event, service: str) -> None:
         if stopped.wait(START_AFTER_S):
             return
         with self._importing:
             with own_cost(), suppress(ImportError):  # what cannot be imported is told below
                 import_module("taskwatt.agent")
             with self._lock:
-                if not stopped.is_set() and threading.main_thread().is_alive():
-                    self.start_agent(process_class, service)
+                if not stopped.is_set() and threading.main_thread().is_alive() and self._assumed is not None:
+                    self.start_agent(self._assumed, service)
+
+    def _reclassify(self, default: ProcessClass) -> None:
+        """A process that was taken for a job, when its first loop ran, has begun to serve."""
+        segment = self.segment
+        if segment is None or self._assumed != "job" or (name := evident_class(default)) == "job":
+            return
+        self._assumed = name
+        segment.reclassify(name)
+        if self.agent is not None:
+            self.agent.reclassify(name)
 
     def start_agent(
         self,

@@ -40,7 +40,7 @@ class Settings:
     stall_threshold_s: float = 0.1
     """TASKWATT_STALL_THRESHOLD: seconds that one step may hold an event loop before its stack is taken."""
     process_class: ProcessClass | None = None
-    """TASKWATT_PROCESS_CLASS: web, worker, scheduler or job; None: what the integration takes it for."""
+    """TASKWATT_PROCESS_CLASS: web, worker, scheduler or job; None: what evidently runs."""
     excluded_tasks: tuple[str, ...] = ()
     """TASKWATT_EXCLUDED_TASKS: globs of task names, comma-separated, that get no span. The ledger keeps them."""
 

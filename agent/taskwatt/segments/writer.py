@@ -87,6 +87,11 @@ class SegmentWriter:
             process_class.encode(),
         )
 
+    def reclassify(self, process_class: ProcessClass) -> None:
+        """What the process was taken for when it began has turned out to be something else."""
+        identity = layout.IDENTITY.unpack_from(self._map, 0)
+        layout.IDENTITY.pack_into(self._map, 0, *identity[:-1], process_class.encode())
+
     def string(self, name: str) -> int:
         """The index of `name` in the string table; NO_STRING when the table is full (readers show `other`)."""
         index = self._strings.get(name)

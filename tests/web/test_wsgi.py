@@ -1,0 +1,52 @@
+"""Synchronous workers of gunicorn with an application that tells no routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from gunicorn.http.wsgi import Response
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
+
+from taskwatt_web import wsgi
+from tests.support.server import GUNICORN, Server
+
+APP = "tests.support.apps.wsgi_app"
+COMMANDS = {
+    "sync": (*GUNICORN, APP),
+    "gthread": (*GUNICORN, "-k", "gthread", "--threads", "3", APP),
+    "sync, preloaded": (*GUNICORN, "--preload", APP),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+def test_requests_without_a_route_share_a_row_and_their_iterable_belongs_to_them(
+    serve: Callable[..., Server], command: tuple[str, ...]
+) -> None:
+    server = serve(command)
+    for number in range(5):
+        assert server.ask(f"/{number}") == [200]
+        assert server.ask(f"/{number}", method="POST") == [200]
+    assert server.ask("/raises") == [500]
+    assert server.ask("/unavailable") == [503]
+    told = server.told()
+    assert told["class"] == "web"
+    assert {(name, outcome): number for name, outcome, number, _ in told["rows"]} == {
+        ("GET (no route)", "useful"): 5,
+        ("GET (no route)", "pending"): 1,
+        ("GET (no route)", "failed"): 2,
+        ("POST (no route)", "useful"): 5,
+    }
+    billed, truth = server.serve_and_compare(lambda number: [server.ask(f"/{number}", method="POST") for _ in range(5)])
+    assert billed["POST (no route)"] == pytest.approx(truth["POST (no route)"], rel=0.03)
+
+
+def test_uninstalling_leaves_the_classes_as_they_were() -> None:
+    owners: list[Any] = [SyncWorker, ThreadWorker, Response]
+    before = [dict(vars(owner)) for owner in owners]
+    wsgi.install()
+    assert [owner for owner, was in zip(owners, before, strict=True) if vars(owner) != was] == owners
+    wsgi.uninstall()
+    assert [dict(vars(owner)) for owner in owners] == before
