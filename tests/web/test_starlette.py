@@ -242,3 +242,17 @@ async def call(app: Any, path: str, method: str = "GET") -> None:
         pass
 
     await app(scope, receive, send)
+
+
+def test_opentelemetry_s_instrumentation_and_ours_do_not_disturb_each_other(serve: Callable[..., Server]) -> None:
+    server = serve((*UVICORN, "tests.support.apps.instrumented_app:app"))
+    assert server.ask("/v1/shop/items/1", "/sub/things/2", "/unavailable", "/nowhere") == [200, 200, 503, 404]
+    server.wait_for_rows(
+        {
+            ("GET /v1/shop/items/{item_id}", "useful"): 1,
+            ("GET /sub/things/{thing:path}", "useful"): 1,
+            ("GET /unavailable", "failed"): 1,
+            ("GET (no route)", "useful"): 1,
+        }
+    )
+    assert "Traceback" not in server.log
