@@ -16,7 +16,7 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.score import CROWDED_CPUS, Judgement, Result, score
 
 STORM_SEEDS = 5
-"""By default; the other scenarios get one. All in all under 15 minutes."""
+"""By default; the other scenarios get one. All in all under half an hour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,11 +16,22 @@ CLEAR = ["clear"]
 
 
 def seen(
-    python_cpu: float, late_ms: float, loop_cpus: float, *, samples: int = 400, seconds: float = 10.0, hottest: str = ""
+    python_cpu: float,
+    late_ms: float,
+    loop_cpus: float,
+    busy: float | None = None,
+    waiting: float = 0.0,
+    *,
+    samples: int = 400,
+    seconds: float = 10.0,
+    hottest: str = "",
 ) -> Window:
-    interpreter = InterpreterWindow(python_cpu, late_ms / 1e3, samples, 0.0, hottest)
+    """`busy`: share of the time; by default what the loop used."""
+    interpreter = InterpreterWindow(python_cpu, late_ms / 1e3, samples, waiting, hottest)
     lags = delays(s0_05=9.8, s0_1=0.2)
-    return window(HANDLER, loops=(loop(10 * loop_cpus, delay=lags),), interpreter=interpreter, seconds=seconds)
+    busy_s = 10 * (loop_cpus if busy is None else busy)
+    one = loop(10 * loop_cpus, delay=lags, busy_s=busy_s, idle_s=10 - busy_s)
+    return window(HANDLER, loops=(one,), interpreter=interpreter, seconds=seconds)
 
 
 def said(checked: Window) -> list[str]:
@@ -28,20 +39,22 @@ def said(checked: Window) -> list[str]:
 
 
 def test_computing_threads_are_found_and_the_hottest_is_named() -> None:
-    assert gil_contention.check(seen(1.02, 13.9, 0.05, hottest="crunch-1")) == (
+    assert gil_contention.check(seen(1.02, 13.9, 0.05, waiting=0.3, hottest="crunch-1")) == (
         Finding(
             cause="gil_contention",
             verdict="found",
             process_class="job",
             confidence=cast(float, pytest.approx(400 / 404)),
             summary=(
-                "Computing threads hold the interpreter: threads beside the event loop use 0.97 CPUs (threshold 0.4), "
-                "and who wants the interpreter gets it 13.7 ms late because of them (threshold 3 ms), most of it in "
-                "the thread crunch-1; what arrives waits up to 0.087 s."
+                "Computing threads hold the interpreter: threads beside the event loop use 0.97 CPUs (threshold 0.3), "
+                "and who wants the interpreter gets it 13.7 ms late because of them (threshold 1.5 ms), while 0.30 "
+                "loops wait for it in a step (threshold 0.2), most of it in the thread crunch-1; what arrives waits "
+                "up to 0.087 s."
             ),
             evidence=(
-                Evidence("interpreter_late_ms", cast(float, pytest.approx(13.65)), 3.0, 400),
-                Evidence("threads_cpus", cast(float, pytest.approx(0.97)), 0.4, 10),
+                Evidence("interpreter_late_ms", cast(float, pytest.approx(13.65)), 1.5, 400),
+                Evidence("threads_cpus", cast(float, pytest.approx(0.97)), 0.3, 10),
+                Evidence("loops_waiting", 0.3, 0.2, 10),
                 Evidence("lag_p99_s", cast(float, pytest.approx(0.0875)), 0.1, 10),
             ),
             ruled_out=(
@@ -54,23 +67,28 @@ def test_computing_threads_are_found_and_the_hottest_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("python_cpu", "late_ms", "loop_cpus", "verdict"),
+    ("python_cpu", "late_ms", "loop_cpus", "busy", "waiting", "verdict"),
     [
-        pytest.param(1.02, 4.59, 0.01, "found", id="one thread beside an idle loop"),
-        pytest.param(0.98, 4.70, 0.13, "found", id="one thread beside a loop with work"),
-        pytest.param(1.01, 5.82, 0.39, "found", id="one thread beside a loop that is full"),
-        pytest.param(0.93, 22.87, 0.03, "found", id="four threads"),
-        pytest.param(0.82, 3.96, 0.81, "clear", id="a full loop alone"),
-        pytest.param(0.68, 3.78, 0.38, "clear", id="a thread that hashes beside a full loop"),
-        pytest.param(0.79, 1.02, 0.13, "clear", id="two threads that hash"),
-        pytest.param(0.26, 0.70, 0.21, "clear", id="eight threads that wait"),
-        pytest.param(0.02, 0.11, 0.01, "clear", id="idle"),
-        pytest.param(1.0, 3.04, 0.01, "clear", id="just under 3 ms"),
-        pytest.param(0.4, 9.0, 0.01, "clear", id="just under 0.4 CPUs"),
+        pytest.param(1.02, 4.59, 0.01, 0.01, 0.0, "found", id="one thread beside an idle loop"),
+        pytest.param(0.98, 4.70, 0.13, 0.3, 0.0, "found", id="one thread beside a loop with work"),
+        pytest.param(1.01, 5.82, 0.39, 1.0, 0.37, "found", id="one thread beside a loop that is full"),
+        pytest.param(0.93, 22.87, 0.03, 0.3, 0.09, "found", id="four threads"),
+        pytest.param(0.41, 1.84, 0.01, 0.01, 0.0, "found", id="one thread that began 4 s ago"),
+        pytest.param(0.82, 3.96, 0.81, 1.0, 0.0, "clear", id="a full loop alone"),
+        pytest.param(0.68, 3.78, 0.38, 1.0, 0.01, "clear", id="a thread that hashes beside a full loop"),
+        pytest.param(0.79, 1.02, 0.13, 0.3, 0.0, "clear", id="two threads that hash"),
+        pytest.param(0.79, 1.02, 0.01, 0.8, 0.8, "clear", id="two threads that hash beside a loop that is blocked"),
+        pytest.param(0.26, 0.70, 0.21, 0.3, 0.0, "clear", id="eight threads that wait"),
+        pytest.param(0.02, 0.11, 0.01, 0.01, 0.0, "clear", id="idle"),
+        pytest.param(1.0, 1.54, 0.01, 0.01, 0.0, "clear", id="just under 1.5 ms"),
+        pytest.param(0.3, 9.0, 0.01, 0.01, 0.0, "clear", id="just under 0.3 CPUs"),
+        pytest.param(1.0, 5.8, 0.4, 1.0, 0.19, "clear", id="just under 0.2 loops that wait"),
     ],
 )
-def test_the_measured_cases(python_cpu: float, late_ms: float, loop_cpus: float, verdict: str) -> None:
-    assert said(seen(python_cpu, late_ms, loop_cpus)) == [verdict]
+def test_the_measured_cases(
+    python_cpu: float, late_ms: float, loop_cpus: float, busy: float, waiting: float, verdict: str
+) -> None:
+    assert said(seen(python_cpu, late_ms, loop_cpus, busy, waiting)) == [verdict]
 
 
 def test_without_a_loop_it_is_clear() -> None:

@@ -12,7 +12,7 @@ import pytest
 from taskwatt.observations import CodeSite, Outcome
 from taskwatt.rules import retry_storm
 from taskwatt.rules.finding import Evidence, Finding
-from taskwatt.windows import HostWindow, TaskWindow, Window
+from taskwatt.windows import CoroutineWindow, HostWindow, TaskWindow, Window
 
 HOST = HostWindow(effective_cpus=2, own_cpu=0.96, own_run_delay=0.05)
 
@@ -125,6 +125,15 @@ def test_less_than_one_retry_a_second_is_clear() -> None:
     slow = replace(STORM, attempts={"retried": 59, "failed": 4})
     assert verdicts(slow, seconds=60.0) == [("clear", "")]
     assert verdicts(replace(slow, attempts={"retried": 60, "failed": 4}), seconds=60.0) == [("found", "shop.charge")]
+
+
+def test_steps_of_coroutines_are_no_attempts() -> None:
+    types = TaskWindow("app.crunch", "job", attempts={"useful": 9_000}, firsts=9_000, cpu={"useful": 9.0})
+    seen = replace(window(types), coroutines=(CoroutineWindow("app.crunch", steps=9_000, own_cpu_s=9.0),))
+    assert [finding.summary for finding in retry_storm.check(seen)] == ["No task ran, so none was retried."]
+    same_name = CoroutineWindow(STORM.task, steps=1_210, cpu_s=9.0)
+    (finding,) = retry_storm.check(replace(window(STORM), coroutines=(same_name,)))
+    assert (finding.verdict, finding.task) == ("found", STORM.task)
 
 
 def test_too_short_a_window_is_not_enough_data() -> None:

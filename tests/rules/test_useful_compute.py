@@ -95,7 +95,7 @@ def test_a_busy_event_loop_is_useful_and_its_steps_are_no_attempts() -> None:
 def test_busy_routes_are_useful() -> None:
     """Requests are rows of accounts: they end once each, and are told from what failed."""
     route = TaskWindow("GET /items/{id}", "web", attempts={"useful": 900, "failed": 9}, firsts=909, cpu={"useful": 8.8})
-    handler = CoroutineWindow("uvicorn.RequestResponseCycle.run_asgi", steps=2_000, cpu_s=8.9)
+    handler = CoroutineWindow("uvicorn.RequestResponseCycle.run_asgi", steps=2_000, cpu_s=8.9, own_cpu_s=0.1)
     seen = Window(10.0, "web", (route,), HOST, 9.9, 0.9, 0.1, coroutines=(handler,))
     (finding,) = useful_compute.check(seen)
     assert (finding.verdict, finding.task, len(finding.evidence)) == ("found", "GET /items/{id}", 3)

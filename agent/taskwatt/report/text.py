@@ -61,6 +61,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "started": ("tasks started", "{:,.0f}"),
     "lag_p99_s": ("wait of 1 arrival in 100", "{:.2g} s"),
     "interpreter_late_ms": ("wait for the interpreter", "{:.1f} ms"),
+    "loops_waiting": ("loops waiting in a step", "{:.2f}"),
     "threads_cpus": ("CPUs of threads beside it", "{:.2f}"),
     "stalls": ("steps that held the loop", "{:,.0f}"),
     "utilization": ("time the loop is busy", "{:.0%}"),

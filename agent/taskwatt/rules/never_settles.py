@@ -44,7 +44,7 @@ ENDLESS_STEP = (
 
 
 def check(window: Window) -> tuple[Finding, ...]:
-    running = [task for task in window.tasks if task.settled or task.in_flight]
+    running = [task for task in window.attempted if task.settled or task.in_flight]
     if not running:
         return (clear(CAUSE, window, "No task ran, so none re-created itself."),)
     if window.seconds < SETTLED_IN_S:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskwatt.rules import hot_loop
-from taskwatt.rules.finding import NOTICEABLE_CORES, SETTLED_IN_S, Evidence, Finding, clear, conclude, not_enough_data
+from taskwatt.rules.finding import SETTLED_IN_S, Evidence, Finding, clear, conclude, not_enough_data
 from taskwatt.rules.loop_share import MOSTLY, NO_LOOP, cores, mostly, ratio, seen, tasks, where
 from taskwatt.rules.statistics import confidence, wilson_lower
 from taskwatt.windows import CoroutineWindow, Window
@@ -23,9 +23,13 @@ SHORT_WAITS = 0.5
 STEPS_PER_END = 100
 """A poll goes on; a job that sleeps for a moment ends after a few steps."""
 
-EMPTY_READ_CORES = 0.01
-"""A read that timed out has certainly found nothing, so half of what is otherwise worth a word is enough: redis-py's
-`get_message(timeout=0.01)` costs 0.016 CPUs, without a timeout 0.98."""
+SLEEP_CORES = 0.01
+"""Half of what is worth a word: a window still holds seconds from before the poll began, and it shall be told within
+12 s. A sleep of 1 ms between two looks costs 0.046 CPUs, a scheduler at 10 Hz 0.001."""
+
+EMPTY_READ_CORES = 0.005
+"""A read that timed out has certainly found nothing, so half of that is enough: redis-py's `get_message(timeout=0.01)`
+costs 0.016 CPUs, without a timeout 0.98."""
 
 SLEEPING = 0.4
 """Of the looks, with what a timeout ended. An aiohttp client that asks and sleeps for 10 ms was met asleep in 53 % of
@@ -79,12 +83,12 @@ def _shape(one: CoroutineWindow, window: Window) -> str:
     asleep = ratio(one.sleeping + one.timed_out, one.looks)
     a_look = 1e6 * one.cpu_s / one.steps <= STEP_US and ratio(one.woke, one.last) < WAKES_OTHERS
     enough = wilson_lower(one.looks, one.looks) >= MOSTLY
-    return "sleep" if enough and asleep >= SLEEPING and a_look and used >= NOTICEABLE_CORES else ""
+    return "sleep" if enough and asleep >= SLEEPING and a_look and used >= SLEEP_CORES else ""
 
 
 def _finding(one: CoroutineWindow, shape: str, window: Window) -> Finding:
     used, per_s = cores(one, window), one.steps / window.seconds
-    least = EMPTY_READ_CORES if shape == "empty_read" else NOTICEABLE_CORES
+    least = EMPTY_READ_CORES if shape == "empty_read" else SLEEP_CORES
     idle = one.timed_out + one.sleeping
     what = "reads that a timeout ended with nothing" if shape == "empty_read" else "short sleeps"
     threshold = MOSTLY if shape == "empty_read" else SLEEPING
@@ -127,11 +131,11 @@ def _quiet(running: tuple[CoroutineWindow, ...], window: Window) -> Finding:
     share, used = ratio(idlest.sleeping + idlest.timed_out, idlest.looks), cores(idlest, window)
     evidence = (
         Evidence("empty_wait_share", share, SLEEPING, idlest.looks),
-        Evidence("wasted_cores", used, NOTICEABLE_CORES, idlest.steps),
+        Evidence("wasted_cores", used, SLEEP_CORES, idlest.steps),
     )
     summary = (
         f"Nothing polls: {idlest.name} wakes from short or empty waits most, {idlest.steps / window.seconds:,.1f} "
-        f"times a second, and uses {used:.3f} CPUs (threshold {NOTICEABLE_CORES:g})."
+        f"times a second, and uses {used:.3f} CPUs (threshold {SLEEP_CORES:g})."
     )
     if not share:
         summary = "No coroutine was met in a sleep or a read that a timeout ended."

@@ -59,7 +59,7 @@ def check(window: Window, others: Sequence[Finding] = ()) -> tuple[Finding, ...]
         Evidence("amplification", amplification, AMPLIFICATION, settled),
     )
     numbers = f"{useful:.0%} of it useful (threshold {USEFUL:.0%})"
-    if {task.task for task in running} <= {one.name for one in window.coroutines}:
+    if not window.attempted:
         # Steps of coroutines are neither attempts nor arrivals: nothing can be tried again.
         evidence, amplification = evidence[:2], 1.0
     else:

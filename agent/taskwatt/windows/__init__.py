@@ -263,6 +263,15 @@ class Window:
     """Records lost to bounds or damage in the window; lowers confidence."""
 
     @property
+    def attempted(self) -> tuple[TaskWindow, ...]:
+        """Tasks that somebody tried: Celery's, requests. Coroutine types have their steps' CPU, and no attempts.
+
+        Within an attempt, whose own CPU it is, a type may have the name of its task.
+        """
+        types = {one.name for one in self.coroutines if one.own_cpu_s > 0}
+        return tuple(task for task in self.tasks if task.task not in types)
+
+    @property
     def total_cores(self) -> float:
         return self.cpu_total / self.seconds if self.seconds else 0.0
 
