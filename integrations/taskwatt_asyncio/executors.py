@@ -144,7 +144,9 @@ def payer(function: Callable[..., Any] | None) -> tuple[Account | None, Own | No
     piece = pieces.here()
     if piece is not None and piece.own is not None:
         return account, piece.own
-    return account, types.of_callback(function) if function is not None else None
+    # OpenTelemetry looks for its resource in a pool: for our exporters as well, and once more after each fork.
+    nobody = function is None or str(getattr(function, "__module__", "")).startswith("opentelemetry.")
+    return account, None if nobody else types.of_callback(function)
 
 
 thread_pools = Pools()
@@ -210,7 +212,7 @@ def _noting(original: Callable[..., None]) -> Callable[..., None]:
     @wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, *args, **kwargs)
-        if _on:
+        if _on and not threading.current_thread().name.startswith("taskwatt"):  # our own exporters use pools too
             try:
                 account, own = payer(getattr(self, "fn", None))
                 setattr(self, _ATTRIBUTE, Submission(thread_pools, account, own, perf_counter()))

@@ -260,3 +260,14 @@ def test_a_hook_that_fails_is_off_says_so_once_and_the_item_runs(
     with ThreadPoolExecutor() as pool:
         assert list(pool.map(int, "123")) == [1, 2, 3]
     assert [record.message for record in caplog.records] == ["taskwatt stopped measuring thread pools: OSError('no')"]
+
+
+def test_items_of_the_agent_s_own_threads_are_nobody_s() -> None:
+    def submit() -> None:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(nobody).result()
+
+    thread = threading.Thread(target=submit, name="taskwatt")
+    thread.start()
+    thread.join()
+    assert executors.tallies() == {}
