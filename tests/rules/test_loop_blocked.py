@@ -141,6 +141,9 @@ def test_a_host_that_withholds_the_cpu_has_the_word() -> None:
     seen = window(HANDLER, replace(IMPORTS, name="app.charge"), loops=(starving,))
     assert told(replace(seen, host=host)) == CLEAR
     assert told(seen) == [("found", "starved", "app.charge")]
+    computing = stall("starved")._replace(duration_s=0.9, cpu_s=0.15)
+    seen = window(HANDLER, loops=(replace(starving, worst=computing, stalls={"starved": (9, 7.0)}),))
+    assert told(replace(seen, host=host)) == [("found", "starved", "app.charge")]
 
 
 @pytest.mark.parametrize(

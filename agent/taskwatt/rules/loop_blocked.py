@@ -93,7 +93,8 @@ def _explained(loop: LoopWindow, window: Window) -> str:
         return rescan.CAUSE
     if _cause(loop) == "gil" and gil_contention.is_contended(window):
         return gil_contention.CAUSE
-    if _cause(loop) == "starved":
+    computes = loop.worst is not None and loop.worst.cpu_s >= LAG_S
+    if _cause(loop) == "starved" and not computes:  # what computes for so long holds the loop on an idle host as well
         host = (*starved.check(window), *oversubscription.check(window))
         return next((finding.cause for finding in host if finding.found), "")
     return ""
