@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.asyncio_fleet import ACCELERATED, CONNECTIONS, PYTHON, Subject, Used, reason_missing, subjects
+from benchmarks.asyncio_fleet import ACCELERATED, CONNECTIONS, OURS, PYTHON, Subject, Used, reason_missing, subjects
 from benchmarks.fleet import sink
 from benchmarks.results import NotMeasured, Row
 from benchmarks.statistics import interval
@@ -69,7 +69,7 @@ def _measure(
 ) -> list[Row | NotMeasured]:
     reasons = {variant: WITHOUT_EFFECT.get((variant, loop)) or reason_missing(variant) for variant in variants}
     measured = [variant for variant in variants if not reasons[variant]]
-    taken: dict[tuple[int, str], list[list[float]]] = defaultdict(list)
+    taken: dict[tuple[int, str], list[list[Used]]] = defaultdict(list)
     for number in range(rounds):
         turned = measured[number % len(measured) :] + measured[: number % len(measured)]
         with subjects(turned, work.name, loop, endpoint, folder) as started:
@@ -80,15 +80,25 @@ def _measure(
     for at_a_time in sorted({key[0] for key in taken}, reverse=True):
         title = f"{loop}, {'lone ' if at_a_time == 1 else ''}{work.unit}"
         base = taken[at_a_time, variants[0]]
-        micro = [[value * 1e6 for value in group] for group in base]
+        micro = [[sum(used) * 1e6 for used in group] for group in base]
         rows.append(Row(part, f"{title}: {variants[0]}, CPU", interval(micro), "us", rounds * CYCLES))
         for variant in measured[1:]:
-            pairs = zip(taken[at_a_time, variant], base, strict=True)
-            ratios = [[mine / plain for mine, plain in zip(*pair, strict=True)] for pair in pairs]
-            what = f"{title}: {variant} / {variants[0]}"
-            rows.append(Row(part, what, interval(ratios), "x", rounds * CYCLES, _budget(work, loop, variant)))
+            mine = taken[at_a_time, variant]
+            ratios = _by_window(mine, base, lambda one, plain: sum(one) / sum(plain))
+            what, budget = f"{title}: {variant} / {variants[0]}", _budget(work, loop, variant)
+            rows.append(Row(part, what, interval(ratios), "x", rounds * CYCLES, budget))
+            if variant in OURS:
+                threads = [[group[0].threads * 1e6] for group in mine]
+                rows.append(Row(part, "  of it in threads of its own", interval(threads), "us", rounds))
     missing = [variant for variant in variants if reasons[variant]]
     return rows + [NotMeasured(part, f"{loop}, {work.unit}: {variant}", reasons[variant]) for variant in missing]
+
+
+def _by_window(
+    mine: Sequence[Sequence[Used]], base: Sequence[Sequence[Used]], function: Callable[[Used, Used], float]
+) -> list[list[float]]:
+    """Of windows that lie next to each other."""
+    return [[function(*pair) for pair in zip(*groups, strict=True)] for groups in zip(mine, base, strict=True)]
 
 
 def _budget(work: Work, loop: str, variant: str) -> float | None:
@@ -97,7 +107,7 @@ def _budget(work: Work, loop: str, variant: str) -> float | None:
     return work.accelerated[loop] if variant == ACCELERATED and work.accelerated is not None else None
 
 
-def _round(work: Work, started: Sequence[Subject], at_a_time: int) -> dict[str, list[float]]:
+def _round(work: Work, started: Sequence[Subject], at_a_time: int) -> dict[str, list[Used]]:
     """CPU seconds per unit of each variant, cycle by cycle."""
     units = work.window if at_a_time > 1 else work.window // LONE
     for subject in started:
@@ -110,6 +120,6 @@ def _round(work: Work, started: Sequence[Subject], at_a_time: int) -> dict[str, 
     return {subject.variant: _per_unit(taken) for subject, taken in zip(started, cycles, strict=True)}
 
 
-def _per_unit(windows: Sequence[Used]) -> list[float]:
+def _per_unit(windows: Sequence[Used]) -> list[Used]:
     threads = mean(window.threads for window in windows)
-    return [window.first + threads for window in windows]
+    return [Used(window.first, threads) for window in windows]
