@@ -160,7 +160,7 @@ class Agent:
 
     def reclassify(self, process_class: ProcessClass) -> None:
         """From the next tick on; what was booked stays where it was."""
-        self._class = process_class
+        self._class = self._charging.process_class = process_class
 
     def start(self) -> None:
         self._charging.charge([], [])  # what the process used until now served nobody

@@ -22,6 +22,8 @@ from taskwatt.windows.tasks import TaskWindows
 log = logging.getLogger("taskwatt")
 
 _NOTHING: Final = Tallies({}, {}, {})
+_LEAST_S: Final = 1e-5
+"""What is less is the rounding of figures of which others were taken away; it adds up until it is more."""
 _LOOP_READINGS: Final = 10
 _THREAD_READINGS: Final = 60
 """Ticks over which a figure must not have gone below what is booked of it: longer than what runs in a thread pool."""
@@ -112,7 +114,7 @@ class OwnWork:
         total = 0.0
         for name, tally in (self.tallies or _NOTHING).coroutines.items():
             gained = tally.own_cpu_s - self._booked.get(name, 0.0)
-            if gained <= 0.0:
+            if gained < _LEAST_S:
                 continue
             self._booked[name] = tally.own_cpu_s
             total += gained

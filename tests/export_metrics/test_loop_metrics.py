@@ -102,7 +102,7 @@ EVERYTHING: Mapping[str, list[tuple[dict[str, str], float]]] = {
     "asyncio.eventloop.delay": [({}, 2250)],
     "asyncio.task.steps": [({"taskwatt.task.name": "shop.poll"}, 101), ({"taskwatt.task.name": "shop.on_data"}, 7)],
     "asyncio.task.self_wakes": [({"taskwatt.task.name": "shop.poll"}, 17)],
-    "asyncio.task.live": [({"taskwatt.task.name": "shop.poll"}, 8)],
+    "asyncio.task.live": [({"taskwatt.task.name": "shop.poll"}, 7)],
     "asyncio.task.lost": [
         ({"taskwatt.task.name": "shop.poll", "reason": "never_retrieved"}, 3),
         ({"taskwatt.task.name": "shop.poll", "reason": "destroyed_pending"}, 1),
