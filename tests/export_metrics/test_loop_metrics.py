@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import NoOpMeter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, MetricReader, NumberDataPoint
 from prometheus_client import CollectorRegistry, generate_latest
@@ -126,6 +127,26 @@ def test_everything_that_was_counted_is_told() -> None:
     reader = InMemoryMetricReader()
     instruments(reader, counted=True)
     assert told(reader) == EVERYTHING
+
+
+def test_every_declared_metric_is_told() -> None:
+    meter = Declaring("declaring")
+    LoopInstruments(meter, Web(), counted=True)
+    assert sorted(meter.names) == sorted(EVERYTHING)
+
+
+class Declaring(NoOpMeter):
+    """Notes what is declared on it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.names: list[str] = []
+
+    def _declare(self, name: str, *_: Any, **__: Any) -> Any:
+        self.names.append(name)
+
+    create_histogram = create_observable_counter = create_observable_gauge = _declare
+    create_counter = create_gauge = create_observable_up_down_counter = create_up_down_counter = _declare
 
 
 def test_a_provider_that_records_for_itself_is_told_the_same_shares() -> None:
