@@ -282,7 +282,7 @@ def uninstall() -> None:
     executors.uninstall()
     steps.uninstall()
     losses.uninstall()
-    for name in ("taskwatt_asyncio.children", "taskwatt_asyncio.console"):
+    for name in ("taskwatt_asyncio.stalls", "taskwatt_asyncio.children", "taskwatt_asyncio.console"):
         used = sys.modules.get(name)
         if used is not None:
             used.uninstall()
@@ -304,7 +304,7 @@ def tell(listeners: list[Any], *arguments: object) -> None:
 def _first() -> None:
     """The first loop of this process runs."""
     global threshold_s
-    from taskwatt_asyncio import children
+    from taskwatt_asyncio import children, stalls
     from taskwatt_asyncio.tallying import tallies
 
     settings = Settings.from_environ(os.environ)
@@ -317,6 +317,7 @@ def _first() -> None:
         console.install()
     runtime.measure_self()
     runtime.tallies = tallies
+    stalls.install()
 
 
 def _leave(thread: LoopThread) -> None:

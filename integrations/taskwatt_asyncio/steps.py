@@ -349,9 +349,9 @@ def _finish(
 ) -> None:
     thread.end = end = perf_counter()
     thread.step_since = 0.0
-    thread.handle = None
     stats.steps += 1
     _end(thread, stats, start, end, context)
+    thread.handle = None
     if task is not None and task.done():
         _ended(thread, stats, task)
     if outer is not None:

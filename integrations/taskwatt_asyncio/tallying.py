@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
@@ -17,14 +18,22 @@ executors: Callable[[], Mapping[str, ExecutorTally]] = no_executors
 """Set by executors.py while it is installed."""
 
 interpreter: Callable[[], InterpreterTally] = InterpreterTally
-"""Set by interpreter.py while it watches."""
+"""Set by stalls.py while the watchdog probes."""
 
 
 def tallies() -> Tallies:
     """All that was counted until now; on the agent's thread, by one reader only ("since the last reading")."""
     now = perf_counter()
     coroutines = {one.name: _coroutine(one) for one in (*types.by_name.values(), types.other) if _known(one)}
-    return Tallies(coroutines, _loops(now), executors(), interpreter(), steps.CARRIER)
+    told = _loops(now)
+    sharing = interpreter()._replace(waiting_s=sum(map(_waiting, told.values())))
+    return Tallies(coroutines, told, executors(), sharing, steps.CARRIER)
+
+
+def _waiting(loop: LoopTally) -> float:
+    """Busy seconds in which its thread neither ran nor waited for a CPU: it blocked, or waited for the interpreter."""
+    delay_s = 0.0 if math.isnan(loop.run_delay_s) else loop.run_delay_s
+    return max(0.0, loop.busy_s - loop.cpu_s - delay_s)
 
 
 def _known(one: types.CoroutineType) -> bool:

@@ -13,6 +13,7 @@ Nothing here starts a thread, opens a socket or sets a global.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import re
 import sys
@@ -267,6 +268,16 @@ def enter_publish(name: str, headers: dict[str, Any], start_ns: int, sample: Sam
 def current() -> tuple[int, Span]:
     """(mode, current span): what an enrichment writes to."""
     return mode(), trace.get_current_span()
+
+
+def active_in(context: contextvars.Context) -> Ids:
+    """Ids of the span that is current in a context, from any thread; NO_IDS when there is none, or one not sampled."""
+    runtime = getattr(otel_context, "_RUNTIME_CONTEXT", None)
+    variable: Any = getattr(runtime, "_current_context", None)
+    read: Any = context.get
+    found = read(variable) if variable is not None else None
+    span = trace.get_current_span(found).get_span_context() if found is not None else _NO_PARENT
+    return _ids(span) if span.is_valid and span.trace_flags & 1 else NO_IDS
 
 
 def traceparent(context: SpanContext) -> str:

@@ -46,6 +46,7 @@ class SegmentWriter:
         """Raises OSError: no room, not writable, already there."""
         self.path = path
         self.role = role
+        self.process_class: ProcessClass = process_class
         self.pid = os.getpid()
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

@@ -1,0 +1,113 @@
+"""What the kernel says of one loop's thread, read from any thread: a few descriptors that stay open.
+
+Opening these files costs 10 us, reading an open one 1-2 us, and `status` 7 us. They belong to the process that opened
+them: one forked from it closes them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from contextlib import suppress
+from time import perf_counter
+from typing import Final, NamedTuple
+
+LINUX: Final = sys.platform.startswith("linux")
+_PER_THREAD: Final = 0b110
+"""CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED: the clock of a thread by the kernel's number; one that is gone has none."""
+_WAKE_UPS: Final = b"\nvoluntary_ctxt_switches:"
+
+
+class Reading(NamedTuple):
+    """At one moment; seconds since the thread or process began. NaN: not known."""
+
+    at: float
+    """`perf_counter`."""
+    cpu_s: float
+    run_delay_s: float
+    process_cpu_s: float
+    """Of all threads of the process."""
+    wake_ups: float
+    """How often the thread gave up its CPU of its own accord; NaN unless asked for."""
+
+
+def thread_clock(native_id: int) -> int | None:
+    """The clock of a thread of this process, for `time.clock_gettime`; None where there is none."""
+    return (~native_id << 3) | _PER_THREAD if LINUX else None
+
+
+class ThreadReader:
+    """Of one thread of this process. Close it when the thread's loop has ended."""
+
+    def __init__(self, native_id: int) -> None:
+        self.clock = thread_clock(native_id)
+        self._schedstat, self._status, self._waits_in = (
+            _opened(f"/proc/self/task/{native_id}/{name}") for name in ("schedstat", "status", "wchan")
+        )
+
+    def read(self, *, wake_ups: bool = False) -> Reading:
+        woken = self.wake_ups() if wake_ups else math.nan
+        return Reading(perf_counter(), self.cpu_s(), self.run_delay_s(), time.process_time(), woken)
+
+    def cpu_s(self) -> float:
+        if self.clock is None or sys.platform == "win32":
+            return math.nan
+        try:
+            return time.clock_gettime(self.clock)
+        except OSError:
+            return math.nan
+
+    def run_delay_s(self) -> float:
+        fields = _text(self._schedstat).split()
+        # All zero means that the kernel was built without the figures: a thread that is seen has run.
+        if len(fields) != 3 or fields[0] == fields[1] == b"0" or not fields[1].isdigit():
+            return math.nan
+        return int(fields[1]) / 1e9
+
+    def wake_ups(self) -> float:
+        _, found, rest = _text(self._status).partition(_WAKE_UPS)
+        return float(int(rest.split(None, 1)[0])) if found else math.nan
+
+    def asleep(self) -> bool | None:
+        """Does it sleep in the kernel in something else than a futex, for which those wait who want the interpreter?
+
+        None: it does not sleep, or the kernel does not tell.
+        """
+        where = _text(self._waits_in)
+        return None if where in (b"", b"0") else b"futex" not in where
+
+    def close(self) -> None:
+        """Idempotent."""
+        descriptors = self._schedstat, self._status, self._waits_in
+        self._schedstat = self._status = self._waits_in = -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                with suppress(OSError):
+                    os.close(descriptor)
+
+
+def read_once(native_id: int) -> Reading:
+    """The same without keeping anything open."""
+    reader = ThreadReader(native_id)
+    try:
+        return reader.read(wake_ups=True)
+    finally:
+        reader.close()
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if LINUX else -1
+    except OSError:
+        return -1
+
+
+def _text(descriptor: int) -> bytes:
+    if descriptor < 0:
+        return b""
+    try:
+        return os.pread(descriptor, 4096, 0)
+    except OSError:
+        return b""

@@ -1,0 +1,280 @@
+"""Looks at loops while they block: one thread a process, that lives while a loop runs.
+
+It wakes up every 70 ms: late enough to cost an idle process 0.1 % of a core, early enough to meet every step that holds
+its loop for 100 ms. A step that lasts 30 ms is looked at, and again every 10 ms, ever more rarely in a long one.
+
+A call in C that keeps the interpreter (a catastrophic regex) keeps this thread from looking, too. But it has asked for
+the interpreter by then, and Python hands it over where that call returns, before the next line runs: the look that
+comes late meets the line. `faulthandler`'s timer looks in time, and was rejected: it reads the stacks of threads that
+run, and a program that computes was killed by it within 1,000 looks; and a process that is forked while it is set does
+not end.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from time import perf_counter
+from types import FrameType
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from taskwatt.code_site import Line
+from taskwatt.runtime import runtime
+from taskwatt.segments import layout
+from taskwatt_asyncio import loops
+from taskwatt_asyncio.interpreter import InterpreterWatch
+from taskwatt_asyncio.loops import LoopThread
+from taskwatt_asyncio.readings import Reading, ThreadReader
+from taskwatt_asyncio.sightings import Sightings, stack_of
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+Ids: TypeAlias = tuple[bytes, bytes]
+"""Of a span."""
+
+log = logging.getLogger("taskwatt")
+
+TICK_S: Final = 0.07
+LOOK_AFTER_S: Final = 0.03
+LOOK_EVERY_S: Final = 0.01
+LOOK_RARELY_S: Final = 0.1
+"""A tenth of the step's age, from every 10 ms to this."""
+LINGER_S: Final = 1.0
+"""How long the thread outlives the last loop: some programs run one after another."""
+
+
+class Seen(NamedTuple):
+    """What was seen of one step."""
+
+    sightings: Sightings
+    first: Reading | None
+    """When it was first met; its wake-ups are known. None when it was not."""
+    before: Reading | None
+    """At the last waking before it began."""
+    now: Reading
+    asleep: float
+    """Share of looks that met the thread asleep in something else than a futex; NaN without any."""
+    span: Ids | None
+    """The one that was active at the first look; None when there was no look."""
+
+
+class _Look(NamedTuple):
+    """At one loop, at one moment."""
+
+    began: float
+    """When the running step did; 0.0 for none."""
+    stack: list[Line]
+    """Innermost first; empty for a step that is too young to be looked at."""
+    context: Context | None
+
+
+class _Step:
+    """One step, as far as it was seen."""
+
+    __slots__ = ("asleep", "awake", "began", "first", "looked", "sightings", "span")
+
+    def __init__(self, began: float) -> None:
+        self.began = self.looked = began
+        self.sightings = Sightings()
+        self.first: Reading | None = None
+        self.asleep = self.awake = 0
+        self.span: Ids | None = None
+
+
+class _Watched:
+    """One loop that runs, as the watchdog keeps it."""
+
+    __slots__ = ("former", "reader", "readings", "step", "thread")
+
+    def __init__(self, thread: LoopThread) -> None:
+        self.thread = thread
+        self.reader = ThreadReader(thread.native_id)
+        self.readings: deque[Reading] = deque(maxlen=3)
+        """One at each waking."""
+        self.step = self.former = _Step(0.0)
+        """The one before is kept: this thread often gets the interpreter just when a step ends, and before it tells."""
+
+
+class Watchdog:
+    """The one of this process."""
+
+    def __init__(self) -> None:
+        self.read_span: Callable[[Context], Ids | None] = _nothing
+        """Called on the watchdog's thread with the context of a step that blocks."""
+        self.interpreter = InterpreterWatch()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._watched: dict[int, _Watched] = {}
+        self._unused: deque[ThreadReader] = deque()
+        """To be closed by the watchdog's thread, which may be reading them."""
+        self._thread: threading.Thread | None = None
+        self._gate = threading.Lock()
+        """Held while the thread runs; released to end it."""
+
+    def started(self, _: LoopThread) -> None:
+        """A loop starts to run, on its thread."""
+        alive = self._thread is not None and self._thread.is_alive()
+        if alive or runtime.segment is None or runtime.segment.role != layout.OWNER:
+            return  # a pool child holds no thread
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._thread = threading.Thread(target=self._run, args=(self._gate,), name="taskwatt-watch", daemon=True)
+        self._thread.start()
+
+    def ended(self, thread: LoopThread) -> None:
+        """It runs no longer, on its thread: it is not kept alive."""
+        watched = self._watched.get(thread.ident)
+        if watched is not None and watched.thread is thread:
+            del self._watched[thread.ident]
+            self._unused.append(watched.reader)
+
+    def stop(self) -> None:
+        """Leave no thread and no descriptor."""
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.is_alive():
+            with suppress(RuntimeError):
+                self._gate.release()
+            thread.join(2.0)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for one in list(self._watched.values()):
+            self.ended(one.thread)
+        self._close_unused()
+        self.interpreter.close()
+
+    def _close_unused(self) -> None:
+        while self._unused:
+            self._unused.popleft().close()
+
+    def forget(self) -> None:
+        """In a process that was just forked: nothing of the parent's is used again, its descriptors are closed."""
+        readers = [*self._unused, *(one.reader for one in self._watched.values())]
+        self._reset()
+        for one in readers:
+            one.close()
+        self.interpreter.close()
+
+    def seen(self, thread: LoopThread, start: float, duration_s: float) -> Seen | None:
+        """What is known of a step that has just ended; on its thread. None for a loop that is not watched (yet)."""
+        watched = self._watched.get(thread.ident)
+        if watched is None or watched.thread is not thread:
+            return None
+        now = watched.reader.read(wake_ups=True)
+        steps = (one for one in (watched.step, watched.former) if start <= one.began <= start + duration_s)
+        step = next(steps, _Step(0.0))
+        before = next((one for one in reversed(tuple(watched.readings)) if one.at <= start), None)
+        looks = step.asleep + step.awake
+        return Seen(step.sightings, step.first, before, now, step.asleep / looks if looks else math.nan, step.span)
+
+    # The watchdog's thread.
+
+    def _run(self, gate: threading.Lock) -> None:
+        try:
+            self._watch(gate)
+        except Exception as error:
+            log.warning("taskwatt stopped looking at loops that block: %r", error, exc_info=error)
+        finally:
+            if gate is self._gate:
+                self._let_go()
+
+    def _watch(self, gate: threading.Lock) -> None:
+        now = idle_since = perf_counter()
+        late_s, wait_s = 0.0, LOOK_AFTER_S
+        looks = _look_at_all(now)  # a step may keep the interpreter since this thread was started
+        self.interpreter.open()
+        while gate is self._gate:  # or another thread has taken over
+            if loops.running:
+                idle_since = now
+            elif now - idle_since > LINGER_S and self._may_end():
+                return
+            wait_s = min(wait_s, self._visit_all(now, looks, late_s))
+            looks.clear()  # nothing of the program's outlives the look at it
+            asked = perf_counter()
+            if gate.acquire(timeout=wait_s):
+                return
+            now = perf_counter()
+            # Before anything else: reading a file gives the interpreter away, and a step that kept it ends.
+            looks = _look_at_all(now)
+            late_s, wait_s = self.interpreter.probed(now, now - asked - wait_s), TICK_S
+
+    def _may_end(self) -> bool:
+        """False when a loop starts just now and found this thread alive."""
+        self._thread = None
+        if loops.running:
+            self._thread = threading.current_thread()
+        return self._thread is None
+
+    def _visit_all(self, now: float, looks: dict[int, _Look], late_s: float) -> float:
+        """How long to wait until the next time."""
+        self._close_unused()
+        running = dict(loops.running)
+        for ident, one in list(self._watched.items()):
+            if running.get(ident) is not one.thread:
+                self.ended(one.thread)
+        wait_s = TICK_S
+        for ident, thread in running.items():
+            watched = self._watched.get(ident)
+            if watched is None:
+                watched = self._watched[ident] = _Watched(thread)
+            look = looks.get(ident) or _Look(_began(thread, now), [], None)
+            wait_s = min(wait_s, self._visit(watched, look, now, late_s))
+        return wait_s
+
+    def _visit(self, watched: _Watched, look: _Look, now: float, late_s: float) -> float:
+        step = watched.step
+        if look.began != step.began:
+            watched.former, step = step, _Step(look.began)
+            watched.step = step
+        if not look.began:
+            watched.readings.append(watched.reader.read())
+            return TICK_S
+        if look.stack:
+            step.sightings.add(look.stack, now - step.looked, late_s)
+            step.looked = now
+        if look.context is not None and step.span is None:
+            step.span = self.read_span(look.context)
+        asleep = watched.reader.asleep() if look.stack else None
+        if asleep is not None and _began(watched.thread, now) == look.began:
+            step.asleep += asleep
+            step.awake += not asleep
+        if step.first is None:
+            step.first = watched.reader.read(wake_ups=True)
+            watched.readings.append(step.first)
+        age = now - look.began
+        if age < LOOK_AFTER_S:
+            return LOOK_AFTER_S - age
+        return min(max(age / 10, LOOK_EVERY_S), LOOK_RARELY_S)
+
+
+def _look_at_all(now: float) -> dict[int, _Look]:
+    """By thread, of every loop that runs. Nothing in here gives the interpreter away."""
+    found: dict[int, _Look] = {}
+    frames: dict[int, FrameType] | None = None
+    for ident, thread in dict(loops.running).items():
+        began = _began(thread, now)
+        stack: list[Line] = []
+        context: Context | None = None
+        if began and now - began >= LOOK_AFTER_S:
+            if frames is None:
+                frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented
+            stack = stack_of(frames.get(ident))
+            context = getattr(thread.handle, "_context", None)
+        found[ident] = _Look(began, stack, context)
+    return found
+
+
+def _began(thread: LoopThread, now: float) -> float:
+    """When the running step did, or where steps are not seen, when a timer of ours should have run; 0.0 for none."""
+    return thread.step_since or (thread.due if 0.0 < thread.due < now else 0.0)
+
+
+def _nothing(_: Context) -> None:
+    return None
