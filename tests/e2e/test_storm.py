@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 
 import pytest
 
+from tests.e2e.documents import documented, short
 from tests.e2e.storm import FINDING, SERVICE, WASTE_ALERTS, Storm
-from tests.support.processes import REPOSITORY, wait_for
-
-
-def documented(pattern: str, name: str) -> list[str]:
-    """What stands in the docs for readers to paste."""
-    found = re.findall(pattern, (REPOSITORY / "docs" / name).read_text(), re.DOTALL | re.MULTILINE)
-    assert found
-    return [one.strip() for one in found]
-
-
-def short(text: str) -> str:
-    return " ".join(text.split())[-60:]
+from tests.support.processes import wait_for
 
 
 def test_the_incident_is_found_by_operation_and_by_tag_while_it_lasts(storm: Storm) -> None:
@@ -64,7 +53,7 @@ def test_the_exemplars_of_its_durations_lead_to_traces_that_were_kept(storm: Sto
     wait_for(lambda: not dropped(), 60, "their spans in Jaeger")
 
 
-@pytest.mark.parametrize("query", documented(r"```promql\n(.*?)```", "prometheus.md"), ids=short)
+@pytest.mark.parametrize("query", documented(r"```promql\n(.*?)```", "prometheus.md", "shop"), ids=short)
 def test_the_query_of_the_docs_has_an_answer_in_prometheus(storm: Storm, query: str) -> None:
     asked = query.replace('job="shop"', f'job="{SERVICE}"').replace("[3m]", "[20s]")
     if "queue_wait" in query:
@@ -72,7 +61,7 @@ def test_the_query_of_the_docs_has_an_answer_in_prometheus(storm: Storm, query: 
     wait_for(lambda: storm.backends.prometheus.query(asked), 30, query)
 
 
-@pytest.mark.parametrize("command", documented(r"^(curl .*?)$", "jaeger.md"), ids=short)
+@pytest.mark.parametrize("command", documented(r"^(curl .*?)$", "jaeger.md", "shop"), ids=short)
 def test_the_search_of_the_docs_has_an_answer_in_jaeger(storm: Storm, command: str) -> None:
     asked = command.replace("http://127.0.0.1:16686", storm.backends.jaeger.url).replace("=shop", f"={SERVICE}")
     assert json.loads(subprocess.check_output(shlex.split(asked)))["data"]

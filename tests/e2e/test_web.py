@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import pytest
 
 from tests.e2e.backends import JaegerSpan
 from tests.e2e.conftest import Backends
+from tests.e2e.documents import documented
 from tests.support.processes import REPOSITORY, clean_environ, free_port, stop, wait_for
 from tests.support.worker import Worker
 
@@ -125,6 +128,13 @@ def test_a_blocked_loop_is_found_in_jaeger_with_its_line_and_raises_the_alert(
         return bool(incidents and stalls and "AsyncioLoopLag" in backends.prometheus.firing("blocked"))
 
     wait_for(found, 90, "the incident, its stalls and the alert")
+    jaeger, prometheus = backends.jaeger, backends.prometheus
+    for command in documented(r"^(curl .*?)$", "jaeger.md", "web"):
+        asked = command.replace("http://127.0.0.1:16686", jaeger.url).replace("=web", "=blocked")
+        wait_for(lambda: json.loads(subprocess.check_output(shlex.split(asked)))["data"], 30, command)  # noqa: B023
+    for query in documented(r"```promql\n(.*?)```", "prometheus.md", "web"):
+        asked = query.replace('job="web"', 'job="blocked"').replace("[3m]", "[60s]")
+        wait_for(lambda: prometheus.query(asked), 30, query)  # noqa: B023
     tags = backends.jaeger.find("blocked", FINDING)[-1].tags
     assert (tags["taskwatt.process.class"], tags["error"]) == ("web", True)
     assert tags["code.function.name"] == "report"
