@@ -8,7 +8,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test test-asyncio demo example check bench peers faults e2e clean
+.PHONY: test test-asyncio sanitize demo example check bench peers faults e2e clean
 .NOTPARALLEL:
 
 test: $(VENV)/.dev
@@ -38,6 +38,17 @@ peers: $(PEERS)/.installed
 test-asyncio: $(VENV)/.dev
 	$(BIN)/python -m tests.cpython $(TEST_ASYNCIO_ARGS)
 
+# The accelerator's tests once more, with the C part built to watch its own memory. Needs gcc and its libasan.
+SANITIZED := build/sanitized
+sanitize: $(VENV)/.dev
+	rm -rf $(SANITIZED)
+	CFLAGS="-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	LDFLAGS="-fsanitize=address,undefined" $(INSTALL) --no-deps --target $(SANITIZED) ./agent/taskwatt_fast
+	rm -rf agent/taskwatt_fast/build
+	PYTHONPATH=$(SANITIZED) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	$(BIN)/python -m pytest tests/carriers $(PYTEST_ARGS)
+
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
@@ -46,12 +57,21 @@ e2e: $(VENV)/.dev
 	$(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) build dist agent/taskwatt_fast/build agent/taskwatt_fast/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.dev: $(VENV)/.python $(VENV)/.fast pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev]'
 	touch $@ $(VENV)/.demo
+
+# The accelerator in C. Where it cannot be built everything else works without it; either way one line says so.
+$(VENV)/.fast: $(VENV)/.python $(wildcard agent/taskwatt_fast/*.[ch] agent/taskwatt_fast/*.py*)
+	@$(subst --quiet,--verbose,$(INSTALL)) --force-reinstall ./agent/taskwatt_fast >$(VENV)/fast.log 2>&1 || true
+	@rm -rf agent/taskwatt_fast/build agent/taskwatt_fast/*.egg-info
+	@cd $(VENV) && bin/python -c 'import taskwatt_fast._carrier' >>fast.log 2>&1 \
+		&& echo "The accelerator is built." \
+		|| echo "The accelerator is not built ($(VENV)/fast.log says why): asyncio is measured in pure Python."
+	@touch $@
 
 $(PEERS)/.installed: benchmarks/peers.py constraints.txt | $(VENV)/.dev
 	BENCH_PEERS=$(PEERS) $(BIN)/python -m benchmarks.peers

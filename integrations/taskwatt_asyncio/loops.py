@@ -23,7 +23,7 @@ from taskwatt.meter import meter
 from taskwatt.runtime import runtime
 from taskwatt.segments import layout
 from taskwatt.settings import Settings
-from taskwatt_asyncio import figures, losses, selecting, steps, types
+from taskwatt_asyncio import carriers, figures, losses, selecting, steps, types
 
 if TYPE_CHECKING:
     from taskwatt_asyncio.types import CoroutineType
@@ -195,7 +195,7 @@ def start(loop: AbstractEventLoop) -> LoopThread:
     name = threading.current_thread().name
     kind = "uvloop" if type(loop).__module__.partition(".")[0] == "uvloop" else "asyncio"
     sums = table.of(f"{name} (nested)" if here.suspended else name, kind)
-    thread = LoopThread(loop, kind, sums)
+    thread = carriers.current.thread(loop, kind, sums)
     if kind == "uvloop":
         from taskwatt_asyncio import uvloop_loops
 
@@ -205,6 +205,7 @@ def start(loop: AbstractEventLoop) -> LoopThread:
     sums.running.append(thread)
     here.thread = running[thread.ident] = thread
     steps.alone()
+    carriers.current.enter(thread)
     tell(on_start, thread)
     return thread
 
@@ -260,7 +261,7 @@ def install() -> None:
 
         _installed = True
         _watch_forks()
-        steps.install()
+        carriers.install()
         losses.install()
         executors.install()
         anyio_threads.install()
@@ -280,7 +281,7 @@ def uninstall() -> None:
     naming.uninstall()
     anyio_threads.uninstall()
     executors.uninstall()
-    steps.uninstall()
+    carriers.uninstall()
     losses.uninstall()
     for name in ("taskwatt_asyncio.stalls", "taskwatt_asyncio.children", "taskwatt_asyncio.console"):
         used = sys.modules.get(name)
@@ -324,8 +325,9 @@ def _leave(thread: LoopThread) -> None:
     here.thread = None
     running.pop(thread.ident, None)
     steps.alone()
+    carriers.current.leave(thread)
     if thread.step_since:
-        steps.pause(thread)
+        carriers.current.pause(thread)
         here.suspended = (*here.suspended, thread)
     else:
         _end(thread)
@@ -338,7 +340,8 @@ def _resume(thread: LoopThread) -> None:
     here.suspended = here.suspended[:-1]
     here.thread = running[thread.ident] = thread
     steps.alone()
-    steps.resume(thread)
+    carriers.current.enter(thread)
+    carriers.current.resume(thread)
 
 
 def _end_suspended() -> None:
@@ -371,6 +374,7 @@ def _after_fork() -> None:
     """In the child: nothing was counted yet. The loop that it was forked from goes on unmeasured, if it goes on."""
     thread = here.thread
     here.thread, here.suspended = None, ()
+    carriers.current.forget()
     _forget()
     if thread is not None:
         thread.let_go()

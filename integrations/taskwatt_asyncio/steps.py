@@ -38,8 +38,6 @@ ALWAYS_S: Final = -1.0
 MAX_COSTS: Final = 32
 """Long steps of a type, between two readings, of which it is noted how many tasks were alive."""
 
-CARRIER: Final = "pure Python: Handle._run"
-
 _STEP: Final = "TaskStepMethWrapper"
 _STEPS: Final = ("task_wakeup", "__step", "__wakeup")
 _TASKS: Final[tuple[type, ...]] = (Task, getattr(tasks, "_PyTask", Task))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from time import perf_counter
+from typing import Final
 
 from taskwatt.observations import CoroutineTally, ExecutorTally, InterpreterTally, LoopTally, Tallies
-from taskwatt_asyncio import figures, loops, steps, types
+from taskwatt_asyncio import carriers, figures, loops, types
+
+_ROUNDING_S: Final = 1e-9
 
 
 def no_executors() -> Mapping[str, ExecutorTally]:
@@ -24,10 +27,11 @@ interpreter: Callable[[], InterpreterTally] = InterpreterTally
 def tallies() -> Tallies:
     """All that was counted until now; on the agent's thread, by one reader only ("since the last reading")."""
     now = perf_counter()
+    carriers.current.flush()
     coroutines = {one.name: _coroutine(one) for one in (*types.by_name.values(), types.other) if _known(one)}
     told = _loops(now)
     sharing = interpreter()._replace(waiting_s=sum(map(_waiting, told.values())))
-    return Tallies(coroutines, told, executors(), sharing, steps.CARRIER)
+    return Tallies(coroutines, told, executors(), sharing, carriers.sentence)
 
 
 def _waiting(loop: LoopTally) -> float:
@@ -42,6 +46,7 @@ def _known(one: types.CoroutineType) -> bool:
 
 def _coroutine(one: types.CoroutineType) -> CoroutineTally:
     cpu_s = one.cpu_s
+    own_s = cpu_s - one.paid_s
     ended = one.completed + one.failed + one.cancelled
     lines = one.lines.copy()
     resumed_at = max(lines, key=lines.__getitem__, default=None)
@@ -54,7 +59,7 @@ def _coroutine(one: types.CoroutineType) -> CoroutineTally:
         one.kind,
         steps=one.steps,
         cpu_s=cpu_s,
-        own_cpu_s=max(0.0, cpu_s - one.paid_s),
+        own_cpu_s=own_s if own_s > _ROUNDING_S else 0.0,
         wall_s=one.wall_s,
         longest_s=longest_s,
         self_wakes=one.self_wakes,

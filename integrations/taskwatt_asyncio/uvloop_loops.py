@@ -17,7 +17,7 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 
 from taskwatt.meter import hide_this_frame
-from taskwatt_asyncio import loops, losses, steps, types
+from taskwatt_asyncio import carriers, loops, losses, steps, types
 from taskwatt_asyncio.figures import SHORT_S
 
 log = logging.getLogger("taskwatt")
@@ -86,19 +86,30 @@ def install(module: ModuleType) -> None:
         return
     _class = module.Loop
     _patch("run_forever", _run_forever)
-    _patch("call_soon", _call_soon)
+    if not carriers.current.hooks_tasks:
+        _patch("call_soon", _call_soon)
     losses.watch(_class)
 
 
 def uninstall() -> None:
     """Idempotent. Loops that run go on without us."""
-    for name, (original, ours) in tuple(_methods.items()):
-        if _own(name) is ours:
-            if original is None:
-                delattr(_class, name)
-            else:
-                setattr(_class, name, original)
-    _methods.clear()
+    for name in tuple(_methods):
+        _restore(name)
+
+
+def leave_steps_alone() -> None:
+    """The carrier sees steps by itself. Those that were handed over before are run as they are."""
+    _restore("call_soon")
+
+
+def _restore(name: str) -> None:
+    original, ours = _methods.pop(name, (None, None))
+    if ours is None or _own(name) is not ours:
+        return
+    if original is None:
+        delattr(_class, name)
+    else:
+        setattr(_class, name, original)
 
 
 def watch(thread: loops.LoopThread) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Real loops are measured; nothing stays patched."""
+"""Real loops are measured, by either carrier; nothing stays patched."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.carriers import carrier
 from tests.support.loops import measured
+
+__all__ = ["carrier"]
 
 
 @pytest.fixture(autouse=True)
-def measuring(tmp_path: Path) -> Iterator[None]:
+def measuring(tmp_path: Path, carrier: str) -> Iterator[None]:
     with measured(tmp_path):
         yield

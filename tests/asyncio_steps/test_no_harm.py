@@ -28,8 +28,11 @@ async def counts() -> int:
 
 @pytest.mark.parametrize(("part", "name"), [(looks, "look"), (types, "of_coroutine"), (steps, "_ended")])
 def test_a_part_that_fails_ends_the_measuring_and_no_step(
-    part: object, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    part: object, name: str, carrier: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    if part is steps and carrier == "C":
+        pytest.skip("the accelerator sees by itself how tasks end")
+
     def fails(*arguments: object) -> None:
         raise ZeroDivisionError
 

@@ -1,0 +1,152 @@
+"""Which of the two carriers measures the steps of this process's loops: the accelerator in C, or pure Python.
+
+The accelerator is taken where it is installed, was built for this interpreter, knows how it lays out tasks and handles,
+and has counted a few known steps right; everything else is measured in pure Python, with the same algorithm and
+figures. Decided when the first loop runs; one line in the log says which and why, and so do the figures.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from taskwatt.settings import Settings
+from taskwatt_asyncio import steps
+
+if TYPE_CHECKING:
+    from taskwatt_asyncio.figures import LoopFigures
+    from taskwatt_asyncio.loops import LoopThread
+
+log = logging.getLogger("taskwatt")
+
+IN_C: Final = "C: Handle._run and the entries of tasks (the accelerator, taskwatt-fast)"
+IN_PYTHON: Final = "pure Python: Handle._run"
+
+
+class Carrier(Protocol):
+    """What measures steps. On the loop's thread, but for the first two and `flush`."""
+
+    def install(self) -> None:
+        """Hook the steps of all loops."""
+
+    def uninstall(self) -> None:
+        """Leave everything as it was, also while steps run. Idempotent."""
+
+    def thread(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures) -> LoopThread:
+        """What is going on in a loop that begins to run in this thread."""
+        ...
+
+    def enter(self, thread: LoopThread) -> None:
+        """From now on this is the loop that runs here."""
+
+    def leave(self, thread: LoopThread) -> None:
+        """It is no more."""
+
+    def pause(self, thread: LoopThread) -> None:
+        """Another loop begins to run inside of its running step."""
+
+    def resume(self, thread: LoopThread) -> None:
+        """That one has ended."""
+
+    def flush(self) -> None:
+        """Bring the figures of `types` up to date; any thread."""
+
+    def forget(self) -> None:
+        """After a fork: the types are gone."""
+
+    @property
+    def hooks_tasks(self) -> bool:
+        """Are steps of tasks seen without the help of the loop (uvloop)?"""
+        ...
+
+
+class PurePython:
+    """steps.py, which needs none of this."""
+
+    hooks_tasks = False
+
+    def install(self) -> None:
+        steps.install()
+
+    def uninstall(self) -> None:
+        steps.uninstall()
+
+    def thread(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures) -> LoopThread:
+        from taskwatt_asyncio.loops import LoopThread
+
+        return LoopThread(loop, kind, figures)
+
+    def enter(self, thread: LoopThread) -> None: ...
+
+    def leave(self, thread: LoopThread) -> None: ...
+
+    def pause(self, thread: LoopThread) -> None:
+        steps.pause(thread)
+
+    def resume(self, thread: LoopThread) -> None:
+        steps.resume(thread)
+
+    def flush(self) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+current: Carrier = PurePython()
+sentence = IN_PYTHON
+"""Which one, and why."""
+
+_said: set[str] = set()
+
+
+def install() -> None:
+    """Choose, hook, and say so once a process."""
+    global current, sentence
+    current, sentence = _chosen()
+    uvloop_loops = sys.modules.get("taskwatt_asyncio.uvloop_loops")
+    if current.hooks_tasks and uvloop_loops is not None:
+        uvloop_loops.leave_steps_alone()
+    if sentence not in _said:
+        _said.add(sentence)
+        log.info("taskwatt measures the steps of event loops with %s", sentence)
+
+
+def uninstall() -> None:
+    """Leave everything as it was, also while steps run."""
+    global current
+    current.uninstall()
+    current = PurePython()
+
+
+def _chosen() -> tuple[Carrier, str]:
+    refused: str
+    try:
+        carrier, refused = _accelerated()
+        if carrier is not None:
+            carrier.install()
+            return carrier, IN_C
+    except Exception as error:
+        log.warning("taskwatt's accelerator failed to install and is off: %r", error, exc_info=error)
+        refused = f"the accelerator failed: {error!r}"
+    pure = PurePython()
+    pure.install()
+    return pure, f"{IN_PYTHON} ({refused})"
+
+
+def _accelerated() -> tuple[Carrier | None, str]:
+    """The accelerator, ready to be installed; or why it is not taken."""
+    if Settings.from_environ(os.environ).accelerator == "0":
+        return None, "TASKWATT_ACCELERATOR=0 refuses the accelerator"
+    try:
+        from taskwatt_asyncio.accelerated import Accelerated
+        from taskwatt_fast import Refused
+    except ImportError:
+        return None, "the accelerator, taskwatt-fast, is not installed"
+    make: Callable[[], Carrier] = Accelerated
+    try:
+        return make(), ""
+    except Refused as refusal:
+        return None, f"the accelerator was not taken: {refusal}"
