@@ -18,6 +18,8 @@ from taskwatt_asyncio.readings import ThreadReader, thread_clock
 
 BUSY: Final = 0.2
 """CPUs from which it is worth knowing which thread is the hottest."""
+NOT_LATE_S: Final = 0.001
+"""A sleep ends 0.1 ms late by itself. Why is asked only beyond this: asking takes a third of a waking."""
 _MAX_THREADS: Final = 1000
 
 
@@ -50,11 +52,12 @@ class InterpreterWatch:
 
     def probed(self, now: float, late_s: float) -> float:
         """It woke up, so much later than asked; what of that was not waiting for a CPU."""
-        before = self._delay_s
-        self._delay_s = self._reader.run_delay_s() if self._reader is not None else math.nan
-        waited_s = self._delay_s - before
-        if not math.isnan(waited_s):
-            late_s -= waited_s
+        if late_s > NOT_LATE_S:
+            before = self._delay_s
+            self._delay_s = self._reader.run_delay_s() if self._reader is not None else math.nan
+            waited_s = self._delay_s - before
+            if not math.isnan(waited_s):
+                late_s -= waited_s
         late_s = max(0.0, late_s)
         cpu_s = time.process_time()
         self._probes += 1
@@ -79,9 +82,6 @@ class InterpreterWatch:
         now, cpu_s = perf_counter(), time.process_time()
         seconds, used_s = now - self._read_at, cpu_s - self._cpu_at_reading
         self._read_at, self._cpu_at_reading = now, cpu_s
-        if used_s < BUSY * seconds:
-            self._threads.clear()
-            return ""
         before, self._threads = self._threads, {}
         most_s, hottest = 0.0, ""
         for thread in threading.enumerate()[:_MAX_THREADS]:
@@ -93,7 +93,7 @@ class InterpreterWatch:
             except OSError:
                 continue  # it has ended
             self._threads[thread.native_id or 0] = total_s
-            gained_s = total_s - before.get(thread.native_id or 0, 0.0 if before else total_s)
+            gained_s = total_s - before.get(thread.native_id or 0, total_s)
             if gained_s > most_s:
                 most_s, hottest = gained_s, thread.name
-        return hottest
+        return hottest if used_s >= BUSY * seconds else ""

@@ -51,6 +51,13 @@ class ThreadReader:
         woken = self.wake_ups() if wake_ups else math.nan
         return Reading(perf_counter(), self.cpu_s(), self.run_delay_s(), time.process_time(), woken)
 
+    def read_after(self, last: Reading | None) -> Reading:
+        """The same, for less where the thread has not run since."""
+        cpu_s = self.cpu_s()
+        if last is None or cpu_s != last.cpu_s:
+            return self.read()
+        return Reading(perf_counter(), cpu_s, last.run_delay_s, time.process_time(), math.nan)
+
     def cpu_s(self) -> float:
         if self.clock is None or sys.platform == "win32":
             return math.nan

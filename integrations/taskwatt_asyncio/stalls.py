@@ -33,6 +33,8 @@ ALL_EVERY_S: Final = 0.1
 _MAX_TYPES: Final = 1000
 _YOUNG: Final = 0.4
 """A reading within the step stands for all of it when no more of it than this had passed."""
+_ENOUGH_S: Final = 0.02
+"""Where nothing else is known, a later one does if so much followed."""
 _LOOSE_S: Final = 1.0
 """A reading so long before it says only that something did not happen."""
 _LITTLE: Final = 0.2
@@ -151,7 +153,9 @@ def figures_of(seen: Seen | None, start: float, duration_s: float, cpu_s: float)
     if seen is None:
         return known
     first, now = seen.first, seen.now
-    if first is not None and first.at - start <= _YOUNG * duration_s:
+    young = first is not None and first.at - start <= _YOUNG * duration_s
+    late = first is not None and seen.before is None and now.at - first.at >= _ENOUGH_S
+    if first is not None and (young or late):
         scale = duration_s / max(now.at - first.at, 1e-9)
         since = _since(first, now)
         return replace(

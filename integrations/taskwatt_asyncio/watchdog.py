@@ -1,7 +1,8 @@
 """Looks at loops while they block: one thread a process, that lives while a loop runs.
 
-It wakes up every 70 ms: late enough to cost an idle process 0.1 % of a core, early enough to meet every step that holds
-its loop for 100 ms. A step that lasts 30 ms is looked at, and again every 10 ms, ever more rarely in a long one.
+It wakes up every 80 ms: rarely enough to cost an idle process little (100-150 us a waking, most of it the kernel's),
+often enough to meet every step that holds its loop for 100 ms. A step that lasts 30 ms is looked at, and again every
+10 ms, ever more rarely in a long one.
 
 A call in C that keeps the interpreter (a catastrophic regex) keeps this thread from looking, too. But it has asked for
 the interpreter by then, and Python hands it over where that call returns, before the next line runs: the look that
@@ -40,7 +41,7 @@ Ids: TypeAlias = tuple[bytes, bytes]
 
 log = logging.getLogger("taskwatt")
 
-TICK_S: Final = 0.07
+TICK_S: Final = 0.08
 LOOK_AFTER_S: Final = 0.03
 LOOK_EVERY_S: Final = 0.01
 LOOK_RARELY_S: Final = 0.1
@@ -114,19 +115,22 @@ class Watchdog:
         self._watched: dict[int, _Watched] = {}
         self._unused: deque[ThreadReader] = deque()
         """To be closed by the watchdog's thread, which may be reading them."""
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._gate = threading.Lock()
         """Held while the thread runs; released to end it."""
 
     def started(self, _: LoopThread) -> None:
         """A loop starts to run, on its thread."""
-        alive = self._thread is not None and self._thread.is_alive()
-        if alive or runtime.segment is None or runtime.segment.role != layout.OWNER:
+        if runtime.segment is None or runtime.segment.role != layout.OWNER:
             return  # a pool child holds no thread
-        self._gate = threading.Lock()
-        self._gate.acquire()
-        self._thread = threading.Thread(target=self._run, args=(self._gate,), name="taskwatt-watch", daemon=True)
-        self._thread.start()
+        with self._starting:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._gate = threading.Lock()
+            self._gate.acquire()
+            self._thread = threading.Thread(target=self._run, args=(self._gate,), name="taskwatt-watch", daemon=True)
+            self._thread.start()
 
     def ended(self, thread: LoopThread) -> None:
         """It runs no longer, on its thread: it is not kept alive."""
@@ -206,11 +210,11 @@ class Watchdog:
             late_s, wait_s = self.interpreter.probed(now, now - asked - wait_s), TICK_S
 
     def _may_end(self) -> bool:
-        """False when a loop starts just now and found this thread alive."""
-        self._thread = None
-        if loops.running:
-            self._thread = threading.current_thread()
-        return self._thread is None
+        """False when a loop has started just now and found this thread alive."""
+        with self._starting:
+            if not loops.running:
+                self._thread = None
+            return self._thread is None
 
     def _visit_all(self, now: float, looks: dict[int, _Look], late_s: float) -> float:
         """How long to wait until the next time."""
@@ -224,6 +228,9 @@ class Watchdog:
             watched = self._watched.get(ident)
             if watched is None:
                 watched = self._watched[ident] = _Watched(thread)
+                if loops.running.get(ident) is not thread:  # it ended while files were opened
+                    self.ended(thread)
+                    continue
             look = looks.get(ident) or _Look(_began(thread, now), [], None)
             wait_s = min(wait_s, self._visit(watched, look, now, late_s))
         return wait_s
@@ -234,7 +241,7 @@ class Watchdog:
             watched.former, step = step, _Step(look.began)
             watched.step = step
         if not look.began:
-            watched.readings.append(watched.reader.read())
+            watched.readings.append(watched.reader.read_after(watched.readings[-1] if watched.readings else None))
             return TICK_S
         if look.stack:
             step.sightings.add(look.stack, now - step.looked, late_s)

@@ -104,3 +104,26 @@ def test_a_protocol_that_blocks_is_caught_under_its_own_name(told: Told) -> None
     assert stall.cause == "blocking"
     assert 0.2 <= stall.duration_s < 1.0
     assert stall.stack.splitlines()[-1].endswith("in Echo.data_received")
+
+
+def test_a_loop_of_uvloop_is_looked_at_too(told: Told) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def blocking() -> None:
+        time.sleep(0.2)  # noqa: ASYNC251
+
+    async def main() -> None:
+        await asyncio.sleep(0.1)
+        await asyncio.create_task(blocking())
+        ours, theirs = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_connection(Echo, sock=ours)
+        await asyncio.sleep(0.1)
+        theirs.send(b"ping")
+        await asyncio.sleep(0.4)
+        transport.close()
+        theirs.close()
+
+    uvloop.run(main())
+    found = [(one.task.rpartition(".")[2], one.code.function if one.code else "", one.cause) for one in told()]
+    in_a_task = f"{test_a_loop_of_uvloop_is_looked_at_too.__name__}.<locals>.blocking"
+    assert found == [("blocking", in_a_task, "blocking"), ("", "Echo.data_received", "blocking")]
