@@ -119,7 +119,8 @@ def _look_at_file(handle: Any, thread: LoopThread, stats: CoroutineType) -> None
     if files is None or len(files) > _MAX_FILES:
         return
     for descriptor, key in list(files.items()):
-        if key.data[0] is handle:
+        data: Any = key.data  # (reader's handle, writer's), or whatever the user registered with the selector
+        if isinstance(data, tuple) and data and data[0] is handle:
             stats.looks += 1
             with suppress(OSError):  # it listens, or is of a kind that does not tell
                 unread = ioctl(descriptor, FIONREAD, b"\0" * 4)

@@ -241,6 +241,6 @@ def _kind(handle: Handle | None) -> StepKind:
     if watched and len(by_name) < MAX_TYPES:
         data: Any
         for data in [key.data for key in tuple(watched.values())]:
-            if isinstance(data, tuple) and handle in data:
+            if isinstance(data, tuple) and id(handle) in map(id, cast(Any, data)):  # a user's may compare as it likes
                 return "io"
     return "callback"

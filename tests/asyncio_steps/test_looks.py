@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -118,6 +119,39 @@ def test_the_end_of_a_pipe_is_told_from_bytes_in_it() -> None:
     asyncio.run(main())
     told = coroutines()["reads"]
     assert (told.kind, told.looks, told.at_end) == ("io", 2 * TIMES, TIMES)
+
+
+def test_files_that_the_user_registered_with_the_selector_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        reading, writing = os.pipe()
+        for data in (None, "name", ()):
+            strangers.append(os.pipe())
+            loop._selector.register(strangers[-1][0], selectors.EVENT_READ, data)  # type: ignore[attr-defined]
+        runs: list[bytes] = []
+
+        def reads() -> None:
+            runs.append(os.read(reading, 1))
+            if len(runs) == TIMES:
+                loop.remove_reader(reading)
+                ended.set_result(None)
+
+        loop.add_reader(reading, reads)
+        os.write(writing, b"x" * TIMES)
+        await ended
+        for descriptor in (reading, writing):
+            os.close(descriptor)
+        for stranger in strangers:
+            loop._selector.unregister(stranger[0])  # type: ignore[attr-defined]
+            for descriptor in stranger:
+                os.close(descriptor)
+
+    strangers: list[tuple[int, int]] = []
+    asyncio.run(main())
+    told = coroutines()["reads"]
+    assert (told.kind, told.steps, told.looks, told.at_end) == ("io", TIMES, TIMES, 0)
+    assert [record.message for record in caplog.records if record.name == "taskwatt"] == []
 
 
 def test_what_a_step_makes_ready_is_known_when_it_was_the_last_one() -> None:
