@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.selector_events
+import logging
 from asyncio import Future
 from contextlib import suppress
 from fcntl import ioctl
@@ -18,11 +19,14 @@ from types import CoroutineType as NativeCoroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from taskwatt.code_site import is_user_code
+from taskwatt.interruption import raised_by_a_signal
 from taskwatt_asyncio.types import class_of
 
 if TYPE_CHECKING:
     from taskwatt_asyncio.loops import LoopThread
     from taskwatt_asyncio.types import CoroutineType, Place
+
+log = logging.getLogger("taskwatt")
 
 SHORT_S: Final = 0.05
 _DENSE: Final = 32
@@ -52,12 +56,39 @@ TAKEN: Final = object()
 """What LoopThread.stamped is when a handle is to be stamped (uvloop), and when the next look has to say so."""
 
 
+_NEVER: Final = 1 << 30
+"""Steps until the next look, once one has failed."""
+_failed = False
+
+
+def install() -> None:
+    """Looks are taken, again where one has failed before."""
+    global _failed
+    _failed = False
+
+
 def look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, coroutine: Any) -> None:
     """Right before a step. Nothing of it has run yet.
 
     `token`: what may have been stamped, the handle or, on uvloop, the callback. `arguments`: of the callback.
-    `coroutine`: the task's; None for other callbacks.
+    `coroutine`: the task's; None for other callbacks. One that fails is the last one, said once in the log: steps are
+    measured without.
     """
+    global _failed
+    if not _failed:
+        try:
+            _look(token, arguments, thread, stats, coroutine)
+            return
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise
+            _failed = True
+            log.warning("taskwatt looks at no more steps of event loops: a look failed: %r", error, exc_info=error)
+    stats.next_look = stats.steps + _NEVER
+    thread.stamped = TAKEN
+
+
+def _look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, coroutine: Any) -> None:
     now = perf_counter()
     _delay(token, thread, stats, now)
     if stats.steps < stats.next_look:

@@ -23,7 +23,7 @@ from taskwatt.meter import meter
 from taskwatt.runtime import runtime
 from taskwatt.segments import layout
 from taskwatt.settings import Settings
-from taskwatt_asyncio import carriers, figures, losses, selecting, steps, types
+from taskwatt_asyncio import carriers, figures, looks, losses, selecting, steps, types
 
 if TYPE_CHECKING:
     from taskwatt_asyncio.types import CoroutineType
@@ -261,6 +261,7 @@ def install() -> None:
 
         _installed = True
         _watch_forks()
+        looks.install()
         carriers.install()
         losses.install()
         executors.install()

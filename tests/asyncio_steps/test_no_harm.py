@@ -26,7 +26,7 @@ async def counts() -> int:
     return total
 
 
-@pytest.mark.parametrize(("part", "name"), [(looks, "look"), (types, "of_coroutine"), (steps, "_ended")])
+@pytest.mark.parametrize(("part", "name"), [(types, "of_coroutine"), (steps, "_ended")])
 def test_a_part_that_fails_ends_the_measuring_and_no_step(
     part: object, name: str, carrier: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -47,6 +47,22 @@ def test_a_part_that_fails_ends_the_measuring_and_no_step(
     assert Handle._run is getattr(original, "__wrapped__", original)
     said = [record.message for record in caplog.records if record.name == "taskwatt"]
     assert [line.partition(":")[0] for line in said] == ["taskwatt stopped measuring the steps of event loops"]
+
+
+def test_a_look_that_fails_ends_the_looks_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(looks, "_chain", fails)
+    asyncio.run(counts())
+    first = coroutines()["counts"]  # after a reading every type would be looked at again
+    asyncio.run(counts())
+    told = coroutines()["counts"]
+    assert (told.steps, told.completed, told.looks) == (12, 2, first.looks)
+    said = [record.message for record in caplog.records if record.name == "taskwatt"]
+    assert [line.partition(":")[0] for line in said] == ["taskwatt looks at no more steps of event loops"]
 
 
 def test_uninstalled_in_the_middle_of_a_step_it_ends_as_it_began() -> None:
