@@ -43,7 +43,8 @@ _STEPS: Final = ("task_wakeup", "__step", "__wakeup")
 _TASKS: Final[tuple[type, ...]] = (Task, getattr(tasks, "_PyTask", Task))
 """Written in C, and in Python."""
 
-_installed = False
+installed = False
+"""Are steps measured? Handles and steps that were handed over may outlive it."""
 _accounting = False
 _original: Callable[[Handle], None] = Handle._run
 
@@ -63,10 +64,10 @@ def accounting() -> bool:
 
 def install() -> None:
     """Patch `asyncio.events.Handle._run`. Idempotent; any thread."""
-    global _accounting, _installed, _original, _set_only
-    if _installed:
+    global _accounting, installed, _original, _set_only
+    if installed:
         return
-    _installed = True
+    installed = True
     _original = Handle._run
     run, _set_only = _make(_original)
     setattr(Handle, "_run", run)  # noqa: B010  # type checkers allow no other assignment
@@ -78,10 +79,10 @@ def install() -> None:
 
 def uninstall() -> None:
     """Restore it, also while steps run: they end as they began. Idempotent."""
-    global _installed, _accounting
-    if not _installed:
+    global installed, _accounting
+    if not installed:
         return
-    _installed = False
+    installed = False
     _accounting = False
     accounts.remove_settler(settle)
     eager.uninstall()
@@ -155,11 +156,11 @@ def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None],
             stats.steps += 1
             taken = end - start
             if taken > thread.limit:
-                guarded(_end, thread, stats, start, end, self._context)
+                guarded(bill_step, thread, stats, start, end, self._context)
             else:
                 stats.wall_s += taken
             if not coroutine.cr_suspended:
-                guarded(_ended, thread, stats, callback.__self__)
+                guarded(count_end, thread, stats, callback.__self__)
         except BaseException as error:
             hide_this_frame(error)
             if start and thread.step_since:
@@ -232,72 +233,13 @@ def task_of(callback: Any) -> Any:
     return owner if isinstance(owner, _TASKS) and callback.__name__ in _STEPS else None
 
 
-def call(callback: Any, *arguments: Any) -> None:
-    """A task's step on a loop whose handles are not Python's. The current context is the task's."""
-    thread = loops.here.thread
-    if thread is None or not _installed:
-        callback(*arguments)
-        return
-    begun = _begin(thread, callback, arguments, None)
-    if begun is None:
-        callback(*arguments)
-        return
-    thread.inner = begun[0]
-    try:
-        callback(*arguments)
-    except BaseException as error:
-        hide_this_frame(error)
-        raise
-    finally:
-        thread.inner = None
-        guarded(_finish, thread, *begun, None)
-
-
-def call_known(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -> None:
-    """The same where the task's type was known when the step was scheduled: `_run`'s twin."""
-    thread = loops.here.thread
-    if thread is None or thread.step_since or not _installed or stats.steps >= stats.next_look:
-        call(callback, *arguments)
-        return
-    start = 0.0
-    try:
-        if not coroutine.cr_suspended:
-            stats.started += 1
-            thread.alive += 1
-        elif not arguments:
-            stats.self_wakes += 1
-        thread.inner = stats
-        thread.step_since = start = perf_counter()
-        if start - thread.end > LONG_S:
-            thread.base_cpu = thread_time()
-            thread.base_wall = start
-        callback(*arguments)
-        thread.end = end = perf_counter()
-        thread.step_since = 0.0
-        thread.inner = None
-        stats.steps += 1
-        taken = end - start
-        if taken > thread.limit:
-            guarded(_end, thread, stats, start, end, None)
-        else:
-            stats.wall_s += taken
-        if not coroutine.cr_suspended:
-            guarded(_ended, thread, stats, callback.__self__)
-    except BaseException as error:
-        hide_this_frame(error)
-        if start and thread.step_since:
-            thread.inner = None
-            guarded(_finish, thread, stats, task_of(callback), None, start, None)
-        raise
-
-
 def _measured(original: Callable[[Handle], None], handle: Any, thread: LoopThread | None) -> None:
     """A step about which something is unusual: its type is new, it is no task's, it runs inside another one."""
-    if thread is None or not _installed:
+    if thread is None or not installed:
         original(handle)
         return
     context: Context = handle._context
-    begun = _begin(thread, handle._callback, handle._args, handle)
+    begun = begin_step(thread, handle._callback, handle._args, handle)
     if begun is None:
         original(handle)
         return
@@ -307,10 +249,10 @@ def _measured(original: Callable[[Handle], None], handle: Any, thread: LoopThrea
         hide_this_frame(error)
         raise
     finally:
-        guarded(_finish, thread, *begun, context)
+        guarded(finish_step, thread, *begun, context)
 
 
-def _begin(thread: LoopThread, callback: Any, arguments: Any, handle: Any) -> tuple[Any, ...] | None:
+def begin_step(thread: LoopThread, callback: Any, arguments: Any, handle: Any) -> tuple[Any, ...] | None:
     """(type, task, what runs outside of it, start) of a step; None when the measuring has failed."""
     try:
         outer: Any = None
@@ -342,16 +284,16 @@ def _begin(thread: LoopThread, callback: Any, arguments: Any, handle: Any) -> tu
     return stats, task, outer, start
 
 
-def _finish(
+def finish_step(
     thread: LoopThread, stats: CoroutineType, task: Any, outer: Any, start: float, context: Context | None
 ) -> None:
     thread.end = end = perf_counter()
     thread.step_since = 0.0
     stats.steps += 1
-    _end(thread, stats, start, end, context)
+    bill_step(thread, stats, start, end, context)
     thread.handle = None
     if task is not None and task.done():
-        _ended(thread, stats, task)
+        count_end(thread, stats, task)
     if outer is not None:
         thread.handle, thread.step_since, thread.settled_cpu, thread.inner = outer
         resume(thread)
@@ -374,10 +316,10 @@ def _begins(thread: LoopThread, stats: CoroutineType, coroutine: Any, callback: 
 def _broke_off(thread: LoopThread, stats: CoroutineType, start: float, handle: Any) -> None:
     """An exception came through the loop's own code: SystemExit, KeyboardInterrupt, a signal's."""
     task = task_of(handle._callback)
-    guarded(_finish, thread, stats, task, None, start, handle._context)
+    guarded(finish_step, thread, stats, task, None, start, handle._context)
 
 
-def _end(thread: LoopThread, stats: CoroutineType, start: float, end: float, context: Context | None) -> None:
+def bill_step(thread: LoopThread, stats: CoroutineType, start: float, end: float, context: Context | None) -> None:
     """After a step that was long, or on a thread with accounts and pieces that are paid for.
 
     `context`: the step's; None: the current.
@@ -428,7 +370,7 @@ def _tell(thread: LoopThread, stats: CoroutineType, start: float, taken: float, 
         loops.tell(loops.on_slow, thread, stats.name, start, taken, cpu)
 
 
-def _ended(thread: LoopThread, stats: CoroutineType, task: Any) -> None:
+def count_end(thread: LoopThread, stats: CoroutineType, task: Any) -> None:
     """A task is done. `_exception`, not `exception()`, which would silence "exception was never retrieved"."""
     thread.alive -= 1
     if task._exception is not None:
@@ -457,7 +399,7 @@ def end_eager(thread: LoopThread, outer: Any, coroutine: Any, task: Any, began: 
     stats.started += 1
     thread.alive += 1
     if done:
-        _ended(thread, stats, task)
+        count_end(thread, stats, task)
 
 
 def guarded(part: Callable[..., None], *arguments: Any) -> None:
@@ -471,6 +413,6 @@ def guarded(part: Callable[..., None], *arguments: Any) -> None:
 
 
 def _disable(error: Exception) -> None:
-    if _installed:
+    if installed:
         uninstall()
         log.warning("taskwatt stopped measuring the steps of event loops: its hook failed: %r", error, exc_info=error)

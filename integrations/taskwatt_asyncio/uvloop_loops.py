@@ -17,7 +17,7 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 
 from taskwatt.meter import hide_this_frame
-from taskwatt_asyncio import carriers, loops, losses, steps, types
+from taskwatt_asyncio import carriers, loops, losses, steps, types, uvloop_steps
 from taskwatt_asyncio.figures import SHORT_S
 
 log = logging.getLogger("taskwatt")
@@ -151,7 +151,7 @@ def _run_forever(original: Any) -> Any:
 
 def _call_soon(original: Any) -> Any:  # noqa: C901  # written for speed: a call here costs as much as what it does
     here, by_code, task_of, class_of = loops.here, types.by_code, steps.task_of, types.class_of
-    call, call_known = steps.call, steps.call_known
+    run_step, run_known_step = uvloop_steps.run_step, uvloop_steps.run_known_step
     builtin = BuiltinMethodType
     task_class: Any = Task
     step_class: Any = None
@@ -180,9 +180,9 @@ def _call_soon(original: Any) -> Any:  # noqa: C901  # written for speed: a call
                     thread.stamped, thread.stamp_s = callback, perf_counter()
                     stats = None
                 if stats is None:
-                    handle = original(self, call, callback, *args, context=context)
+                    handle = original(self, run_step, callback, *args, context=context)
                 else:
-                    handle = original(self, call_known, stats, coroutine, callback, *args, context=context)
+                    handle = original(self, run_known_step, stats, coroutine, callback, *args, context=context)
             else:
                 handle = original(self, callback, *args, context=context)
             made_at = handle._source_traceback

@@ -26,7 +26,7 @@ async def counts() -> int:
     return total
 
 
-@pytest.mark.parametrize(("part", "name"), [(types, "of_coroutine"), (steps, "_ended")])
+@pytest.mark.parametrize(("part", "name"), [(types, "of_coroutine"), (steps, "count_end")])
 def test_a_part_that_fails_ends_the_measuring_and_no_step(
     part: object, name: str, carrier: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
