@@ -40,7 +40,8 @@ class InterpreterWatch:
         self._threads: dict[int, float] = {}
 
     def open(self) -> None:
-        """The watchdog begins; on its thread."""
+        """The watchdog begins; on its thread. One that it takes over from may not have closed yet."""
+        self.close()
         self._reader = ThreadReader(threading.get_native_id())
         self._delay_s = self._reader.run_delay_s()
         self._since, self._cpu_before = perf_counter(), time.process_time()

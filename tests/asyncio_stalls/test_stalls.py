@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from taskwatt.observations import InterpreterTally
 from taskwatt.runtime import runtime
+from taskwatt_asyncio.interpreter import InterpreterWatch
 from taskwatt_asyncio.stalls import AT_ONCE, EVERY_S, Bound, stalls, watchdog
 from tests.asyncio_stalls.conftest import Told
 from tests.support.processes import wait_for
@@ -136,6 +137,15 @@ def test_descriptors_are_given_back_when_loops_end(told: Told) -> None:
         thread.join()
     wait_for(lambda: not watching(), what="the end of the watchdog")
     assert descriptors() <= before
+
+
+def test_a_watchdog_that_takes_over_keeps_no_descriptor_of_the_one_before() -> None:
+    before = os.listdir("/proc/self/fd")
+    watch = InterpreterWatch()
+    watch.open()
+    watch.open()
+    watch.close()
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_pool_child_has_no_thread_and_tells_without_a_line(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
