@@ -81,6 +81,18 @@ def test_a_child_task_inherits_the_row() -> None:
         accounts.forget()
 
 
+def test_a_row_that_was_open_before_the_first_loop_pays_for_its_steps() -> None:
+    row = accounts.open_account("GET /items")
+    try:
+        run(burns(0.03))
+        paid = row.cpu_s
+        row.close()
+        assert paid == pytest.approx(0.03, rel=0.1)
+        assert coroutines()["burns"].own_cpu_s == 0.0
+    finally:
+        accounts.forget()
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 def test_an_eager_task_pays_for_its_first_step_and_its_maker_does_not() -> None:
     async def eager(seconds: float) -> None:
