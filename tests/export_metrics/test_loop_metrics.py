@@ -52,12 +52,8 @@ COUNTED = Tallies(
         ),
         "shop.on_data": CoroutineTally("io", steps=7),
     },
-    {
-        "MainThread": LoopTally(
-            "asyncio", True, 1, iterations=9, busy_s=1.5, idle_s=0.75, delay=tuple(DELAY), ready_max=5
-        )
-    },
-    {"to_thread": ExecutorTally(submitted=11, completed=5, wait_s=0.5, queued_now=4)},
+    {"MainThread": LoopTally("asyncio", True, iterations=9, busy_s=1.5, idle_s=0.75, delay=tuple(DELAY), ready_max=5)},
+    {"to_thread": ExecutorTally(submitted=11, wait_s=0.5, queued_now=4)},
     InterpreterTally(),
 )
 

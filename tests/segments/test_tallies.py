@@ -30,11 +30,11 @@ FULL = Tallies(
     },
     {
         "MainThread": LoopTally(
-            "uvloop", True, 4711, 30, 1.5, 0.5, 0.25, 0.125, tuple(map(float, range(len(DELAY_BUCKETS) + 1))),
-            tuple(map(float, range(len(READY_BUCKETS) + 1))), 7, 9, 2, 5, 12, "protocol callbacks are not seen",
+            "uvloop", True, 30, 1.5, 0.5, 0.25, 0.125, tuple(map(float, range(len(DELAY_BUCKETS) + 1))),
+            tuple(map(float, range(len(READY_BUCKETS) + 1))), 9, 5, "protocol callbacks are not seen",
         )
     },
-    {"to_thread": ExecutorTally(7, 5, 0.5, 0.25, 2)},
+    {"to_thread": ExecutorTally(7, 0.25, 2)},
     InterpreterTally(5, 0.25, 10.0, 3.0, 0.5, "crunch"),
     "pure Python: " + "the accelerator is not installed here, " * 5,
 )  # fmt: skip

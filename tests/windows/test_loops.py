@@ -142,7 +142,6 @@ def test_every_figure_of_a_type_has_its_place() -> None:
             completed=5,
             failed=2,
             cancelled=1,
-            lost=8,
             live=4,
             waits=23,
             short_waits=19,
@@ -155,7 +154,6 @@ def test_every_figure_of_a_type_has_its_place() -> None:
             last=4,
             woke=3,
             at_end=1,
-            same_line=6,
             resumed_at=CodeSite("shop.serve", "poll", "shop.py", 3, 0.75, 8),
             defined_at=CodeSite("shop.serve", "serve", "shop.py", 1, 0.0, 0),
             costs=((4, 0.5),),
@@ -257,7 +255,6 @@ def test_a_loop_s_window_is_what_it_did_within_it() -> None:
                         delay=delay(b0=second * 0.5, b7=second * 0.5),
                         ready=ready(second * 0.25, second * 0.5),
                         ready_max=second,
-                        io_runs=second * 3,
                         partial="protocol callbacks are not seen",
                     )
                 }
@@ -274,7 +271,6 @@ def test_a_loop_s_window_is_what_it_did_within_it() -> None:
         delay=delay(b0=1.5, b7=1.5),
         ready=ready(0.75, 1.5),
         ready_max=5,
-        io_runs=9,
         partial="protocol callbacks are not seen",
     )
     assert ticks.loops() == [window]
