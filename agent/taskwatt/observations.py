@@ -71,7 +71,10 @@ READY_BUCKETS: Final = (0, 1, 10, 100, 1_000, 10_000)
 """Upper bounds of how many handles were ready in one iteration; one more bucket lies above."""
 
 OTHER: Final = "other"
-"""Where task names go when a process has more of them than its string table holds."""
+"""The name that tasks, types and rows share for which a table has no room."""
+
+ENDED: Final = "ended"
+"""The name under which carriers add up what was not told of loops whose names have made room."""
 
 
 class Cpu(NamedTuple):

@@ -18,7 +18,6 @@ from taskwatt.observations import DELAY_BUCKETS, READY_BUCKETS, LoopTally
 SHORT_S: Final = DELAY_BUCKETS[0]
 MAX_NAMED: Final = 64
 """Names of threads with figures of their own; then the oldest that has stopped makes room."""
-ENDED: Final = "ended"
 
 _LOWER: Final = (0.0, *DELAY_BUCKETS)
 
@@ -157,7 +156,9 @@ def run_delay(native_id: int) -> float:
     except OSError:
         return math.nan
     try:
-        return int(os.read(descriptor, 128).split()[1]) / 1e9
+        fields = os.read(descriptor, 128).split()
+        # All zero means that the kernel was built without the figures: a thread that is asked about has run.
+        return math.nan if fields == [b"0", b"0", b"0"] else int(fields[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return math.nan
     finally:

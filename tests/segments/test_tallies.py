@@ -11,6 +11,7 @@ import pytest
 
 from taskwatt.observations import (
     DELAY_BUCKETS,
+    ENDED,
     READY_BUCKETS,
     CoroutineTally,
     ExecutorTally,
@@ -93,11 +94,11 @@ def test_a_loop_that_has_ended_is_no_longer_told(path: Path) -> None:
     file = TallyFile(path)
     reader = TallyReader(path)
     told = []
-    for loops in ({"MainThread": LoopTally("asyncio")}, {"ended": LoopTally("asyncio")}):
+    for loops in ({"MainThread": LoopTally("asyncio")}, {ENDED: LoopTally("asyncio")}):
         file.write(Tallies({}, loops, {}))
         told.append(reader.read())
     file.close()
-    assert [list(one.tallies.loops) for one in told if one is not None] == [["MainThread"], ["ended"]]
+    assert [list(one.tallies.loops) for one in told if one is not None] == [["MainThread"], [ENDED]]
 
 
 def test_long_names_stay_apart(path: Path) -> None:

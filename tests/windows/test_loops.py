@@ -7,6 +7,7 @@ from typing import Any
 
 from taskwatt.observations import (
     DELAY_BUCKETS,
+    ENDED,
     READY_BUCKETS,
     CodeSite,
     CoroutineTally,
@@ -19,7 +20,7 @@ from taskwatt.observations import (
 from taskwatt.windows import CoroutineWindow, InterpreterWindow, LoopWindow
 from taskwatt.windows.coroutines import TYPES
 from taskwatt.windows.loop_totals import NAMES, CoroutineTotals, ExecutorTotals
-from taskwatt.windows.loops import ENDED, LOOPS, LoopWindows
+from taskwatt.windows.loops import LOOPS, LoopWindows
 
 SHORT, LONG = 3, 6
 

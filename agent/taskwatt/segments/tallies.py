@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 from taskwatt.observations import (
     DELAY_BUCKETS,
+    ENDED,
     OTHER,
     READY_BUCKETS,
     CoroutineTally,
@@ -124,9 +125,7 @@ class TallyFile:
         return found
 
     def _kept_loops(self, loops: Mapping[str, LoopTally]) -> Mapping[str, LoopTally]:
-        return {
-            name: one for name, one in loops.items() if name == "ended" or _has_place(name, self._loops, _LOOPS - 1)
-        }
+        return {name: one for name, one in loops.items() if name == ENDED or _has_place(name, self._loops, _LOOPS - 1)}
 
 
 def _has_place(name: str, places: dict[str, None], most: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 
 from taskwatt.observations import (
     DELAY_BUCKETS,
+    ENDED,
     OTHER,
     READY_BUCKETS,
     CoroutineTally,
@@ -28,8 +29,6 @@ from taskwatt.windows.coroutines import CoroutineWindows, gained
 from taskwatt.windows.loop_totals import LoopTotals
 from taskwatt.windows.sliding import SlidingSums
 
-ENDED: Final = "ended"
-"""The name under which carriers add up what was not told of loops whose names have made room."""
 LOOPS: Final = 64
 """Loops with figures of their own in one tick; the rest share `other`."""
 PROCESSES: Final = 64
