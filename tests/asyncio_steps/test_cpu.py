@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from taskwatt import accounts
-from tests.support.loops import burn, coroutines, run
+from tests.support.burner import burn
+from tests.support.loops import coroutines, run
 
 
 async def burns(seconds: float) -> None:
