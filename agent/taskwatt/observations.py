@@ -71,7 +71,10 @@ READY_BUCKETS: Final = (0, 1, 10, 100, 1_000, 10_000)
 """Upper bounds of how many handles were ready in one iteration; one more bucket lies above."""
 
 OTHER: Final = "other"
-"""Where task names go when a process has more of them than its string table holds."""
+"""The name that tasks, types and rows share for which a table has no room."""
+
+ENDED: Final = "ended"
+"""The name under which carriers add up what was not told of loops whose names have made room."""
 
 
 class Cpu(NamedTuple):
@@ -269,8 +272,6 @@ class LoopTally(NamedTuple):
     kind: str
     """asyncio or uvloop."""
     running: bool = False
-    native_id: int = 0
-    """The kernel's number of its thread; 0 when it does not run."""
     iterations: int = 0
     busy_s: float = 0.0
     idle_s: float = 0.0
@@ -282,14 +283,10 @@ class LoopTally(NamedTuple):
     """Seconds of the loop's life in which an arrival would have waited so long, by DELAY_BUCKETS."""
     ready: tuple[float, ...] = (0.0,) * (len(READY_BUCKETS) + 1)
     """Busy seconds by how many handles were ready, by READY_BUCKETS."""
-    ready_now: int = 0
     ready_max: int = 0
     """Since the last reading."""
-    timers_now: int = 0
     slow_steps: int = 0
     """Steps longer than the stall threshold."""
-    io_runs: int = 0
-    """Runs of handles of file descriptors."""
     partial: str = ""
     """What of it cannot be seen, as a phrase; empty when all can."""
 
@@ -298,8 +295,6 @@ class ExecutorTally(NamedTuple):
     """What one kind of thread pool did, over all its instances in this process."""
 
     submitted: int = 0
-    completed: int = 0
-    cpu_s: float = 0.0
     wait_s: float = 0.0
     """From submission to start, of those that began."""
     queued_now: int = 0

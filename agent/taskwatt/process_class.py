@@ -19,14 +19,24 @@ from taskwatt.observations import ProcessClass
 from taskwatt.settings import Settings
 
 _SERVERS: Final = frozenset(
-    {"daphne", "fastapi", "granian", "gunicorn", "hypercorn", "mod_wsgi-express", "uvicorn", "uwsgi", "waitress-serve"}
+    {
+        "daphne",
+        "fastapi",
+        "granian",
+        "gunicorn",
+        "hypercorn",
+        "mod_wsgi-express",
+        "sanic",
+        "uvicorn",
+        "uwsgi",
+        "waitress-serve",
+    }
 )
 """Programs that serve whatever they are told to."""
 _COMMANDS: Final[dict[str, frozenset[str]]] = {
     "django-admin": frozenset({"runserver", "runserver_plus", "testserver"}),
     "manage.py": frozenset({"runserver", "runserver_plus", "testserver"}),
     "flask": frozenset({"run"}),
-    "sanic": frozenset(),
 }
 """Programs that serve with one of these commands."""
 _RUNNERS: Final[tuple[tuple[str, ProcessClass], ...]] = (

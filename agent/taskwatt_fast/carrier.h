@@ -63,7 +63,7 @@ typedef struct {
     nanoseconds piece; /* where the running piece began */
     nanoseconds end; /* of the last step */
     nanoseconds cpu_base, wall_base; /* both clocks when that of the CPU was last read */
-    uint64_t steps, serial;
+    uint64_t serial;
     PyObject *stamped; /* a handle to look at when it runs; NULL: none */
     long alive; /* tasks that began a step here and have not ended */
     int depth;

@@ -422,7 +422,6 @@ end_step(Entry *entry, PyObject *context)
     else {
         clock->end = now;
     }
-    clock->steps++;
     figures->steps++;
     figures->wall += wall;
     figures->cpu += cpu;
@@ -557,7 +556,6 @@ static PyMethodDef clock_methods[] = {
 };
 
 static PyMemberDef clock_members[] = {
-    {"steps", T_ULONGLONG, offsetof(Clock, steps), READONLY, "Steps that ended on this thread."},
     {"alive", T_LONG, offsetof(Clock, alive), 0, "Tasks that began a step here and have not ended."},
     {"detail", T_BOOL, offsetof(Clock, detail), 0, "Does another ledger pay for what runs here?"},
     {NULL, 0, 0, 0, NULL},

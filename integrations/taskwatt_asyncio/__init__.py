@@ -5,10 +5,12 @@ What is hooked, and why that and not less:
 - `_set_running_loop` of asyncio: every loop of the standard library's kind tells by it that it runs. That is all there
   is until the first loop does; every process that imports asyncio pays for this module alone.
 - `Handle._run` (steps.py): the only place that sees all that a loop runs, and no coroutine or task factory is touched.
+  The accelerator (accelerated.py) replaces it by one in C, and hooks the entries of CPython's own Task for uvloop.
 - the `select` of a running loop's selector (selecting.py): the only place that sees it wait.
 - `call_exception_handler` of loops and one function of `warnings` (losses.py): tasks that were lost.
 - `create_task`, while a task factory is set (eager.py): eager tasks run their first step inside of it.
 - `run_forever` and `call_soon` of uvloop (uvloop_loops.py): its handles are not Python's.
+- items of thread pools (executors.py) and of anyio's worker threads (anyio_threads.py): where they are made and run.
 """
 
 from __future__ import annotations

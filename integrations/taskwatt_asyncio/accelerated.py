@@ -85,6 +85,8 @@ class Accelerated:
         self._installed = True
         self._accelerator.install()
         accounts.add_settler(self._settle)
+        if accounts.in_use():
+            self._account()
 
     def uninstall(self) -> None:
         if not self._installed:
@@ -156,9 +158,13 @@ class Accelerated:
 
     def _settle(self) -> None:
         if not self._accounting:
-            self._accounting = True
-            self._c.use_account(accounts.account)
+            self._account()
         self._c.settle()
+
+    def _account(self) -> None:
+        """From now on one may be open in any context: steps look it up."""
+        self._accounting = True
+        self._c.use_account(accounts.account)
 
     def _broken(self, error: BaseException) -> bool:
         if not isinstance(error, Exception) or raised_by_a_signal(error):

@@ -44,8 +44,6 @@ class Pools:
         self._lock = threading.Lock()
         self._submitted = 0
         self._started = 0
-        self._completed = 0
-        self._cpu_s = 0.0
         self._wait_s = 0.0
         self._dropped: list[None] = []
 
@@ -58,11 +56,6 @@ class Pools:
             self._started += 1
             self._wait_s += wait_s
 
-    def completed(self, cpu_s: float) -> None:
-        with self._lock:
-            self._completed += 1
-            self._cpu_s += cpu_s
-
     def dropped(self) -> None:
         """An item will never run. From a destructor: takes no lock."""
         self._dropped.append(None)
@@ -70,7 +63,7 @@ class Pools:
     def tally(self) -> ExecutorTally:
         with self._lock:
             queued = self._submitted - self._started - len(self._dropped)
-            return ExecutorTally(self._submitted, self._completed, self._cpu_s, self._wait_s, max(0, queued))
+            return ExecutorTally(self._submitted, self._wait_s, max(0, queued))
 
 
 class Submission:
@@ -98,7 +91,6 @@ class Submission:
         piece, self.piece = self.piece, None
         if piece is not None:
             pieces.end(piece)
-            self._pools.completed(piece.cpu_s)
 
     def __del__(self) -> None:
         if not self.started:

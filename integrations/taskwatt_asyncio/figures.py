@@ -18,7 +18,6 @@ from taskwatt.observations import DELAY_BUCKETS, READY_BUCKETS, LoopTally
 SHORT_S: Final = DELAY_BUCKETS[0]
 MAX_NAMED: Final = 64
 """Names of threads with figures of their own; then the oldest that has stopped makes room."""
-ENDED: Final = "ended"
 
 _LOWER: Final = (0.0, *DELAY_BUCKETS)
 
@@ -27,7 +26,7 @@ class LoopFigures:
     """Written on the loop's thread alone; loops of several threads of one name may lose an addition between them."""
 
     __slots__ = (
-        "busy_s", "cpu_s", "idle_s", "io_runs", "iterations", "kind", "long_periods", "long_s", "partial", "read",
+        "busy_s", "cpu_s", "idle_s", "iterations", "kind", "long_periods", "long_s", "partial", "read",
         "ready", "ready_max", "run_delay_s", "running", "slow_steps",
     )  # fmt: skip
 
@@ -43,7 +42,6 @@ class LoopFigures:
         """Of loops that have ended; what running ones used is added when read. So is the next one."""
         self.run_delay_s = 0.0
         self.slow_steps = 0
-        self.io_runs = 0
         self.ready = [0.0] * (len(READY_BUCKETS) + 1)
         self.ready_max = 0
         self.long_periods = [0] * (len(DELAY_BUCKETS) + 1)
@@ -111,9 +109,8 @@ def _tally(figures: LoopFigures, now: float) -> LoopTally:
     busy_s, idle_s = figures.busy_s, figures.idle_s
     periods, seconds, ready = figures.long_periods.copy(), figures.long_s.copy(), figures.ready.copy()
     cpu_s, run_delay_s = figures.cpu_s, figures.run_delay_s
-    ready_now = timers_now = native_id = 0
+    ready_max = figures.ready_max
     for thread in tuple(figures.running):
-        native_id = thread.native_id
         busy_since, idle_since = thread.busy_since, thread.idle_since
         if busy_since:
             busy = max(0.0, now - busy_since)
@@ -127,12 +124,10 @@ def _tally(figures: LoopFigures, now: float) -> LoopTally:
             idle_s += max(0.0, now - idle_since)
         cpu_s += thread.cpu_s()
         run_delay_s += thread.run_delay_s()
-        ready_now += length(thread.loop, "_ready")
-        timers_now += length(thread.loop, "_scheduled")
+        ready_max = max(ready_max, depth(thread.loop))
     return LoopTally(
         figures.kind,
         running=bool(figures.running),
-        native_id=native_id,
         iterations=figures.iterations,
         busy_s=busy_s,
         idle_s=idle_s,
@@ -140,19 +135,16 @@ def _tally(figures: LoopFigures, now: float) -> LoopTally:
         run_delay_s=run_delay_s,
         delay=delays(busy_s + idle_s, periods, seconds),
         ready=tuple(ready),
-        ready_now=ready_now,
-        ready_max=max(figures.ready_max, ready_now),
-        timers_now=timers_now,
+        ready_max=ready_max,
         slow_steps=figures.slow_steps,
-        io_runs=figures.io_runs,
         partial=figures.partial,
     )
 
 
-def length(loop: Any, name: str) -> int:
-    """Of one of the loop's own collections; 0 where it has none (uvloop)."""
+def depth(loop: Any) -> int:
+    """How many handles are ready now; 0 where that is not seen (uvloop)."""
     try:
-        return len(getattr(loop, name))
+        return len(loop._ready)
     except (AttributeError, TypeError):
         return 0
 
@@ -164,14 +156,16 @@ def run_delay(native_id: int) -> float:
     except OSError:
         return math.nan
     try:
-        return int(os.read(descriptor, 128).split()[1]) / 1e9
+        fields = os.read(descriptor, 128).split()
+        # All zero means that the kernel was built without the figures: a thread that is asked about has run.
+        return math.nan if fields == [b"0", b"0", b"0"] else int(fields[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return math.nan
     finally:
         os.close(descriptor)
 
 
-_SUMS: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps", "io_runs")
+_SUMS: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps")
 
 
 def _rest(now: LoopTally, told: LoopTally | None) -> LoopTally:

@@ -24,6 +24,7 @@ from taskwatt.runtime import runtime
 from taskwatt.segments import layout
 from taskwatt.settings import Settings
 from taskwatt_asyncio import carriers, figures, looks, losses, selecting, steps, types
+from taskwatt_asyncio.figures import run_delay
 
 if TYPE_CHECKING:
     from taskwatt_asyncio.types import CoroutineType
@@ -114,7 +115,7 @@ class LoopThread:
         """The type of the step that was looked at and was the last one ready: what is ready after it, it made so."""
         self._clock = _thread_clock()
         self._cpu_s = self.base_cpu
-        self._run_delay_s = _run_delay(self.native_id)
+        self._run_delay_s = run_delay(self.native_id)
 
     def let_go(self) -> None:
         """Undo what was done to the loop, and keep no reference to ourselves: a loop goes when its last owner does."""
@@ -130,7 +131,7 @@ class LoopThread:
 
     def run_delay_s(self) -> float:
         """How long the thread waited for a CPU meanwhile; NaN where the kernel does not tell."""
-        now = figures.run_delay(self.native_id)
+        now = run_delay(self.native_id)
         return now if math.isnan(now) else max(0.0, now - self._run_delay_s)
 
 
@@ -403,10 +404,6 @@ def _thread_clock() -> int | None:
         return time.pthread_getcpuclockid(threading.get_ident())
     except (OSError, OverflowError, AttributeError):
         return None
-
-
-def _run_delay(native_id: int) -> float:
-    return figures.run_delay(native_id)
 
 
 def _nothing() -> None:

@@ -101,12 +101,10 @@ def _watched(thread: LoopThread, original: Callable[..., Any], ready: Sized) -> 
             raise
         if watching:
             try:
-                found = len(events)
-                depth = len(ready) + found
+                depth = len(ready) + len(events)
                 thread.depth = depth if depth < 2 else bisect_left(READY_BUCKETS, depth)
                 if depth > figures.ready_max:
                     figures.ready_max = depth
-                figures.io_runs += found
             except Exception as error:
                 watching = False
                 log.warning("taskwatt does not see how deep a loop is: %r", error, exc_info=error)

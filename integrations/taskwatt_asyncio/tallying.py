@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final
 
-from taskwatt.observations import CoroutineTally, ExecutorTally, InterpreterTally, LoopTally, Tallies
+from taskwatt.observations import ENDED, CoroutineTally, ExecutorTally, InterpreterTally, LoopTally, Tallies
 from taskwatt_asyncio import carriers, figures, loops, types
 
 _ROUNDING_S: Final = 1e-9
@@ -97,5 +97,5 @@ def _loops(now: float) -> Mapping[str, LoopTally]:
         one.read = told[name] = figures.tally(one, now)
         one.ready_max = 0
     if table.ended is not None:
-        told[figures.ENDED] = table.ended
+        told[ENDED] = table.ended
     return told

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from taskwatt import accounts
-from tests.support.loops import burn, coroutines, run
+from tests.support.burner import burn
+from tests.support.loops import coroutines, run
 
 
 async def burns(seconds: float) -> None:
@@ -77,6 +78,18 @@ def test_a_child_task_inherits_the_row() -> None:
         asyncio.run(serves())
         assert accounts.rows()["GET /items", "useful"].cpu_s == pytest.approx(0.02, rel=0.1)
         assert coroutines()["burns"].own_cpu_s == pytest.approx(0.0, abs=0.001)
+    finally:
+        accounts.forget()
+
+
+def test_a_row_that_was_open_before_the_first_loop_pays_for_its_steps() -> None:
+    row = accounts.open_account("GET /items")
+    try:
+        run(burns(0.03))
+        paid = row.cpu_s
+        row.close()
+        assert paid == pytest.approx(0.03, rel=0.1)
+        assert coroutines()["burns"].own_cpu_s == 0.0
     finally:
         accounts.forget()
 

@@ -12,7 +12,7 @@ import pytest
 import taskwatt_asyncio
 from taskwatt import accounts
 from taskwatt.runtime import runtime
-from taskwatt_asyncio import anyio_threads, executors
+from taskwatt_asyncio import anyio_threads, executors, types
 
 
 def patchable() -> list[Any]:
@@ -38,6 +38,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     executors.uninstall()
     assert patchable() == before
     accounts.forget()
+    types.forget()
 
 
 @pytest.fixture

@@ -130,19 +130,17 @@ def test_a_celery_attempt_pays_for_its_threads_itself(monkeypatch: pytest.Monkey
     asyncio.run(submits())
     assert own(submits) == 0.0
     assert accounts.rows() == {}
-    assert executors.tallies()["ThreadPoolExecutor"].cpu_s > 0.005
+    assert executors.tallies()["ThreadPoolExecutor"].submitted == 1
 
 
 def test_what_waits_and_what_was_done_is_counted() -> None:
     held = Held()
     waiting = [held.pool.submit(nobody) for _ in range(5)]
-    assert executors.tallies()["ThreadPoolExecutor"]._replace(cpu_s=0.0, wait_s=0.0) == ExecutorTally(
-        submitted=6, completed=0, queued_now=5
-    )
+    assert executors.tallies()["ThreadPoolExecutor"]._replace(wait_s=0.0) == ExecutorTally(submitted=6, queued_now=5)
     held.release()
     held.pool.shutdown()
     tally = executors.tallies()["ThreadPoolExecutor"]
-    assert tally._replace(cpu_s=0.0, wait_s=0.0) == ExecutorTally(submitted=6, completed=6)
+    assert tally._replace(wait_s=0.0) == ExecutorTally(submitted=6)
     assert tally.wait_s > 0.0
     assert [one.result() for one in waiting] == [None] * 5
 
@@ -158,9 +156,7 @@ def test_items_that_never_run_do_not_wait_for_ever() -> None:
     for one in (cancelled, dropped):
         with pytest.raises(CancelledError):
             one.result(10)
-    assert executors.tallies()["ThreadPoolExecutor"]._replace(cpu_s=0.0, wait_s=0.0) == ExecutorTally(
-        submitted=3, completed=1
-    )
+    assert executors.tallies()["ThreadPoolExecutor"]._replace(wait_s=0.0) == ExecutorTally(submitted=3)
 
 
 def test_a_traceback_shows_no_frame_of_ours() -> None:
@@ -234,6 +230,7 @@ def test_a_loop_that_runs_within_an_item_is_measured_by_itself(measured_loops: N
         asyncio.run(inside())
         truth.append(burn(0.1))
 
+    asyncio.run(asyncio.sleep(0))  # what the first loop of a process prepares is used by the item that runs it
     with ThreadPoolExecutor() as pool:
         request = accounts.open_account("GET /")
         pool.submit(function).result()

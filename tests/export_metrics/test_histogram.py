@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,11 +13,10 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric, MetricsData
 
 from taskwatt.export.histogram import Histogram, beside
-from taskwatt.export.history import HistoryWriter
-from taskwatt.export.pipeline import Pipeline
 from taskwatt.journal import Journal
 from taskwatt.segments.records import decode
-from tests.export_spans.test_pipeline import Idle, drained
+from tests.export_spans.test_pipeline import drained
+from tests.support.pipeline import Idle, pipeline_of
 from tests.support.processes import wait_for
 from tests.support.receiver import Receiver
 
@@ -98,16 +96,7 @@ def test_a_receiver_gets_the_histograms_it_asked_for(
     monkeypatch.setenv(variable, value)
     attempt = decode(drained(1))
     assert attempt is not None
-    pipeline = Pipeline(
-        Idle(),
-        Journal(tmp_path),
-        HistoryWriter(tmp_path / "history", "agent"),
-        service="shop",
-        excluded=lambda _: False,
-        incident_of=lambda _: None,
-        code_of=lambda _: None,
-        environ=os.environ,
-    )
+    pipeline = pipeline_of(Idle(), Journal(tmp_path), tmp_path)
     for _ in range(7):
         pipeline.record("pay", attempt)  # type: ignore[arg-type]
     pipeline.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from prometheus_client import CollectorRegistry, generate_latest
 
 from taskwatt.export.histogram import lay_beside, takes_counted
-from taskwatt.export.history import HistoryWriter
 from taskwatt.export.loop_metrics import LoopInstruments
-from taskwatt.export.pipeline import Pipeline
 from taskwatt.journal import Journal
 from taskwatt.observations import (
     DELAY_BUCKETS,
@@ -31,7 +28,7 @@ from taskwatt.observations import (
 )
 from taskwatt.windows import LoopWindow
 from taskwatt.windows.loops import LoopWindows
-from tests.export_spans.test_pipeline import Idle
+from tests.support.pipeline import Idle, pipeline_of
 from tests.support.processes import wait_for
 from tests.support.receiver import Receiver
 
@@ -52,12 +49,8 @@ COUNTED = Tallies(
         ),
         "shop.on_data": CoroutineTally("io", steps=7),
     },
-    {
-        "MainThread": LoopTally(
-            "asyncio", True, 1, iterations=9, busy_s=1.5, idle_s=0.75, delay=tuple(DELAY), ready_max=5
-        )
-    },
-    {"to_thread": ExecutorTally(submitted=11, completed=5, wait_s=0.5, queued_now=4)},
+    {"MainThread": LoopTally("asyncio", True, iterations=9, busy_s=1.5, idle_s=0.75, delay=tuple(DELAY), ready_max=5)},
+    {"to_thread": ExecutorTally(submitted=11, wait_s=0.5, queued_now=4)},
     InterpreterTally(),
 )
 
@@ -193,16 +186,7 @@ def test_a_receiver_and_the_local_history_get_them(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
-    pipeline = Pipeline(
-        Web(),
-        Journal(tmp_path),
-        HistoryWriter(tmp_path / "history", "agent"),
-        service="shop",
-        excluded=lambda _: False,
-        incident_of=lambda _: None,
-        code_of=lambda _: None,
-        environ=os.environ,
-    )
+    pipeline = pipeline_of(Web(), Journal(tmp_path), tmp_path)
     pipeline.start()
     wait_for(lambda: receiver.total("asyncio.eventloop.delay") == 2250, what="the delay")
     pipeline.stop()

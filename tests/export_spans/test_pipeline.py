@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from taskwatt.export.history import HistoryWriter
-from taskwatt.export.pipeline import Pipeline
-from taskwatt.gauges import Reading
 from taskwatt.incidents import Incident, Transition
 from taskwatt.journal import Journal
-from taskwatt.observations import OUTCOMES, ProcessClass
+from taskwatt.observations import OUTCOMES
 from taskwatt.rules import Finding
 from taskwatt.segments.reader import Drained
-from taskwatt.windows import HostWindow, LoopWindow, Window
-from taskwatt.windows.ledger import Ledger
-from taskwatt.windows.loops import LoopWindows
+from taskwatt.windows import HostWindow, Window
+from tests.support.pipeline import Idle, pipeline_of
 from tests.support.processes import wait_for
 from tests.support.receiver import Receiver
 from tests.support.segments import START_NS, record
-
-
-class Idle:
-    """What the instruments of an agent that has seen no attempt read."""
-
-    ledger = Ledger()
-    readings: Sequence[Reading] = (Reading("taskwatt.cpu.effective", 2.0, {}),)
-    loop_windows: Sequence[LoopWindow] = ()
-    process_class: ProcessClass = "worker"
-
-    def __init__(self) -> None:
-        self.dropped: dict[str, int] = {}
-        self.loops = LoopWindows((10,))
-
-    def incidents_active(self) -> Iterable[tuple[str, str]]:
-        return ()
-
-    def unattributed(self) -> Iterable[tuple[ProcessClass, float]]:
-        return ()
-
-    def run_delay(self) -> Iterable[tuple[str, float]]:
-        return ()
 
 
 def drained(sequence: int, data: object = None, payload: bytes | None = None) -> Drained:
@@ -62,16 +34,7 @@ def test_records_that_cannot_be_told_are_dropped_counted_and_passed(
     journal.append([drained(40, {"events": [["hostile", 2**70, {}]]}), drained(41, payload=record(kind=99))])
     journal.append([drained(number) for number in range(42, 60)])
     idle = Idle()
-    pipeline = Pipeline(
-        idle,
-        journal,
-        HistoryWriter(tmp_path / "history", "agent"),
-        service="shop",
-        excluded=lambda _: False,
-        incident_of=lambda _: None,
-        code_of=lambda _: None,
-        environ=os.environ,
-    )
+    pipeline = pipeline_of(idle, journal, tmp_path)
     pipeline.start()
     wait_for(lambda: journal.waiting == 0, what="an empty journal")
     pipeline.stop()
@@ -90,16 +53,7 @@ def test_an_incident_links_to_attempts_that_are_marked_and_sent_before_it(
     journal = Journal(tmp_path)
     useful = [record(span_id=number.to_bytes(8, "big"), outcome=OUTCOMES.index("useful")) for number in range(1, 9)]
     journal.append([Drained("a/b", number, one, "shop.charge", "", "", b"") for number, one in enumerate(useful, 1)])
-    pipeline = Pipeline(
-        Idle(),
-        journal,
-        HistoryWriter(tmp_path / "history", "agent"),
-        service="shop",
-        excluded=lambda _: False,
-        incident_of=lambda _: "inc-1",
-        code_of=lambda _: None,
-        environ=os.environ,
-    )
+    pipeline = pipeline_of(Idle(), journal, tmp_path, lambda _: "inc-1")
     told = Finding("never_settles", "found", "worker", "A sentence.", task="shop.charge", wasted_cores=1.0)
     incident = Incident("inc-1", "print", told, "critical", START_NS, START_NS, 1, "opened")
     window = Window(10.0, "worker", (), HostWindow(2, 1.0, 0.0), cpu_total=9.0, cpu_none=0.0, cpu_unattributed=0.0)

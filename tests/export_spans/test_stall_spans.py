@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +15,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from taskwatt.export.history import HistoryWriter
-from taskwatt.export.pipeline import Pipeline
 from taskwatt.export.spans import SpanFactory
 from taskwatt.journal import Journal
 from taskwatt.observations import Stall
 from taskwatt.segments import SegmentReader
 from taskwatt.segments.stall_records import put_stall
-from tests.export_spans.test_pipeline import Idle
+from tests.support.pipeline import Idle, pipeline_of
 from tests.support.processes import wait_for
 from tests.support.receiver import Receiver
 from tests.support.segments import START_NS, child
@@ -111,16 +108,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def run(journal: Journal, tmp_path: Path) -> None:
-    pipeline = Pipeline(
-        Idle(),
-        journal,
-        HistoryWriter(tmp_path / "history", "agent"),
-        service="shop",
-        excluded=lambda _: False,
-        incident_of=lambda _: None,
-        code_of=lambda _: None,
-        environ=os.environ,
-    )
+    pipeline = pipeline_of(Idle(), journal, tmp_path)
     pipeline.start()
     wait_for(lambda: journal.waiting == 0, what="an empty journal")
     pipeline.stop()

@@ -24,6 +24,7 @@ LINES = {
     "/bin/hypercorn app:app": "web",
     "/bin/daphne app:app": "web",
     "/bin/fastapi run": "web",
+    "/bin/sanic shop.server": "web",
     "/bin/flask run": "web",
     "/bin/flask db upgrade": "job",
     "manage.py runserver": "web",

@@ -82,7 +82,7 @@ HANDLER = CoroutineWindow(
     "app.handle", steps=120_000, cpu_s=7.0, started=40_000, completed=40_000, waits=300, short_waits=300, looks=300
 )
 CONSUMER = CoroutineWindow(
-    "app.consume", steps=18_520, cpu_s=9.5, started=1, live=1, waits=300, short_waits=300, looks=300, same_line=300
+    "app.consume", steps=18_520, cpu_s=9.5, started=1, live=1, waits=300, short_waits=300, looks=300
 )
 RECONNECT = CoroutineWindow(
     "app.client",
@@ -111,7 +111,6 @@ REDIS_POLL = CoroutineWindow(
     short_waits=200,
     looks=300,
     timed_out=300,
-    same_line=300,
     resumed_at=at("app.listen"),
 )
 SLEEP_POLL = CoroutineWindow(
@@ -124,7 +123,6 @@ SLEEP_POLL = CoroutineWindow(
     short_waits=200,
     looks=300,
     sleeping=300,
-    same_line=300,
     resumed_at=at("app.poll"),
 )
 HTTP_POLL = CoroutineWindow(

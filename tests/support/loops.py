@@ -10,7 +10,6 @@ from asyncio import BaseEventLoop, Handle, events
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from time import thread_time
 from typing import Any, TypeVar
 
 import pytest
@@ -87,10 +86,3 @@ def loops() -> dict[str, LoopTally]:
     from taskwatt_asyncio.tallying import tallies
 
     return dict(tallies().loops)
-
-
-def burn(seconds: float) -> None:
-    """Use so much CPU of this thread."""
-    end = thread_time() + seconds
-    while thread_time() < end:
-        pass

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 from taskwatt.observations import (
     DELAY_BUCKETS,
+    ENDED,
     OTHER,
     READY_BUCKETS,
     CoroutineTally,
@@ -56,13 +57,12 @@ _COUNTED: Final = (
 _COSTS_AT: Final = len(_COUNTED) + 2
 _COSTS: Final = (_NUMBERS - _COSTS_AT) // 2
 _OF_LOOP: Final = (
-    "running", "native_id", "iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "ready_now", "ready_max",
-    "timers_now", "slow_steps", "io_runs",
+    "running", "iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "ready_max", "slow_steps",
 )  # fmt: skip
 _DELAY_AT: Final = len(_OF_LOOP)
 _READY_AT: Final = _DELAY_AT + len(DELAY_BUCKETS) + 1
 _READY_END: Final = _READY_AT + len(READY_BUCKETS) + 1
-_OF_EXECUTOR: Final = ("submitted", "completed", "cpu_s", "wait_s", "queued_now")
+_OF_EXECUTOR: Final = ("submitted", "wait_s", "queued_now")
 _OF_INTERPRETER: Final = ("probes", "late_s", "watched_s", "threads_cpu_s", "waiting_s")
 _MOST: Final = 1e15
 """No figure of a process is larger."""
@@ -125,9 +125,7 @@ class TallyFile:
         return found
 
     def _kept_loops(self, loops: Mapping[str, LoopTally]) -> Mapping[str, LoopTally]:
-        return {
-            name: one for name, one in loops.items() if name == "ended" or _has_place(name, self._loops, _LOOPS - 1)
-        }
+        return {name: one for name, one in loops.items() if name == ENDED or _has_place(name, self._loops, _LOOPS - 1)}
 
 
 def _has_place(name: str, places: dict[str, None], most: int) -> bool:

@@ -140,7 +140,6 @@ class CoroutineWindow:
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
-    lost: int = 0
     live: int = 0
     """Now."""
     waits: int = 0
@@ -154,7 +153,6 @@ class CoroutineWindow:
     last: int = 0
     woke: int = 0
     at_end: int = 0
-    same_line: int = 0
     resumed_at: CodeSite | None = None
     """The line at which it was suspended most often; weight is the share of looks."""
     defined_at: CodeSite | None = None
@@ -184,7 +182,6 @@ class LoopWindow:
     ready: tuple[float, ...] = (0.0,) * (len(READY_BUCKETS) + 1)
     """Busy seconds by ready handles (READY_BUCKETS)."""
     ready_max: int = 0
-    io_runs: int = 0
     stalls: Mapping[StallCause, tuple[int, float]] = field(default_factory=dict[StallCause, tuple[int, float]])
     """(number, seconds) of steps above the threshold, by cause."""
     worst: Stall | None = None

@@ -43,13 +43,12 @@ _WINDOWED: Final = (
     "last",
     "woke",
     "at_end",
-    "same_line",
 )
 """Sums that a CoroutineWindow has under the same name."""
-SUMS: Final = (*_WINDOWED, "never_retrieved", "never_awaited", "destroyed_pending", "delays", "delay_s")
+SUMS: Final = (*_WINDOWED, "same_line", "never_retrieved", "never_awaited", "destroyed_pending", "delays", "delay_s")
 """Every figure of a tally that only grows."""
 _SECONDS: Final = frozenset({"cpu_s", "own_cpu_s", "wall_s"})
-_LOST: Final = slice(len(_WINDOWED), len(_WINDOWED) + 3)
+_SAME_LINE: Final = SUMS.index("same_line")
 _sums: Final = itemgetter(*map(CoroutineTally._fields.index, SUMS))
 
 Costs = tuple[tuple[int, float], ...]
@@ -176,7 +175,7 @@ def _window(
     }
     resumed = defined = None
     if tally is not None and tally.resumed_at is not None and sums["looks"]:
-        share = min(1.0, sums["same_line"] / sums["looks"])
+        share = min(1.0, max(0.0, figures[_SAME_LINE]) / sums["looks"])
         resumed = CodeSite(name, *tally.resumed_at, share, sums["looks"])
     if tally is not None and tally.defined_at is not None:
         defined = CodeSite(name, *tally.defined_at, 0.0, 0)
@@ -184,7 +183,6 @@ def _window(
         name=name,
         kind=tally.kind if tally is not None else "task",
         longest_s=longest_s,
-        lost=round(sum(figures[_LOST])),
         live=live,
         resumed_at=resumed,
         defined_at=defined,

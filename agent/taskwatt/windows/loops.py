@@ -14,6 +14,7 @@ from typing import Final
 
 from taskwatt.observations import (
     DELAY_BUCKETS,
+    ENDED,
     OTHER,
     READY_BUCKETS,
     CoroutineTally,
@@ -28,14 +29,12 @@ from taskwatt.windows.coroutines import CoroutineWindows, gained
 from taskwatt.windows.loop_totals import LoopTotals
 from taskwatt.windows.sliding import SlidingSums
 
-ENDED: Final = "ended"
-"""The name under which carriers add up what was not told of loops whose names have made room."""
 LOOPS: Final = 64
 """Loops with figures of their own in one tick; the rest share `other`."""
 PROCESSES: Final = 64
 """Interpreters kept of one tick."""
 
-_PLAIN: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps", "io_runs")
+_PLAIN: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps")
 _DELAY_AT: Final = len(_PLAIN)
 _READY_AT: Final = _DELAY_AT + len(DELAY_BUCKETS) + 1
 _UNKNOWN_AT: Final = _READY_AT + len(READY_BUCKETS) + 1
@@ -236,7 +235,7 @@ def _began_anew(before: LoopTally, now: LoopTally) -> bool:
 def _vector(tally: LoopTally) -> Vector:
     unknown = isnan(tally.run_delay_s)
     run_delay_s = 0.0 if unknown else tally.run_delay_s
-    plain = (tally.iterations, tally.busy_s, tally.idle_s, tally.cpu_s, run_delay_s, tally.slow_steps, tally.io_runs)
+    plain = (tally.iterations, tally.busy_s, tally.idle_s, tally.cpu_s, run_delay_s, tally.slow_steps)
     return (*plain, *tally.delay, *tally.ready, float(tally.iterations if unknown else 0))
 
 
@@ -249,7 +248,7 @@ def _loop_window(
     if not figures:
         return found
     sums = [max(0.0, value) for value in figures]
-    iterations, busy_s, idle_s, cpu_s, run_delay_s, _, io_runs = sums[:_DELAY_AT]
+    iterations, busy_s, idle_s, cpu_s, run_delay_s, _ = sums[:_DELAY_AT]
     return replace(
         found,
         iterations=round(iterations),
@@ -260,5 +259,4 @@ def _loop_window(
         delay=tuple(sums[_DELAY_AT:_READY_AT]),
         ready=tuple(sums[_READY_AT:_UNKNOWN_AT]),
         ready_max=round(ready_max),
-        io_runs=round(io_runs),
     )
