@@ -344,6 +344,7 @@ class Agent:
             coroutines=coroutines,
             loops=self.loops.over(slices),
             interpreter=self.loops.interpreter(slices),
+            rows=frozenset(map(self.ledger.name, self._charging.work.rows)),
             dropped=self._drops[-1] - self._drops[max(0, len(self._drops) - 1 - slices)],
         )
 

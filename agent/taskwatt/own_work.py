@@ -88,6 +88,11 @@ class OwnWork:
         self._begun = False
 
     @property
+    def rows(self) -> frozenset[str]:
+        """Names of requests and labelled blocks, open or closed."""
+        return frozenset(name for name, _ in self._rows)
+
+    @property
     def agent_s(self) -> float:
         """CPU seconds of the agent's threads."""
         return self._threads.agent

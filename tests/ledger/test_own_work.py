@@ -124,6 +124,7 @@ def test_a_request_is_pending_until_it_ends_and_then_booked_by_its_outcome(proce
     request.close("failed")
     assert (process.tick(), process.work.pending, process.work.open) == (0.75, {}, {})
     assert process.rows() == {("GET /items", "failed"): 0.75}
+    assert process.work.rows == {"GET /items"}
     process.tasks.roll()
     (window,) = process.tasks.over(1, {}, {}, {}, {})
     assert (window.task, window.attempts, window.firsts) == ("GET /items", {"failed": 1}, 1)

@@ -93,12 +93,20 @@ def test_the_measured_cases(
 
 def test_without_a_loop_it_is_clear() -> None:
     assert said(window()) == CLEAR
-    assert said(window(HANDLER)) == CLEAR
+    assert said(window(HANDLER, loops=())) == CLEAR
 
 
 def test_too_short_a_window_or_too_few_probes_are_not_enough_data() -> None:
     assert said(seen(1.0, 20.0, 0.1, seconds=4.9)) == ["not_enough_data"]
     assert said(seen(1.0, 20.0, 0.1, samples=19)) == ["not_enough_data"]
+
+
+def test_a_loop_that_nothing_has_probed_yet_is_no_absence_of_loops() -> None:
+    (finding,) = gil_contention.check(window(HANDLER, loops=(loop(1.0),)))
+    assert (finding.verdict, finding.summary) == (
+        "not_enough_data",
+        "Only 10.0 s and 0 probes were covered; a verdict needs 5 s and 20.",
+    )
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -45,6 +45,12 @@ def verdicts(*tasks: TaskWindow, seconds: float = 10.0) -> list[tuple[str, str]]
     return [(finding.verdict, finding.task) for finding in never_settles.check(window(*tasks, seconds=seconds))]
 
 
+def test_requests_are_no_attempts() -> None:
+    request = TaskWindow("GET /report", "worker", attempts={"useful": 500}, firsts=500, cpu={"useful": 9.0})
+    (finding,) = never_settles.check(replace(window(request), rows=frozenset({"GET /report"})))
+    assert finding == Finding("never_settles", "clear", "worker", "No task ran, so none re-created itself.")
+
+
 def test_a_task_that_publishes_itself_with_the_same_arguments_is_found() -> None:
     assert never_settles.check(window(LOOP)) == (
         Finding(

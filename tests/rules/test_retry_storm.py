@@ -105,6 +105,21 @@ def test_a_busy_worker_without_retries_is_clear_however_few_its_attempts() -> No
     assert finding == Finding("retry_storm", "clear", "worker", "None of 3 attempts ended in a retry.")
 
 
+def test_steps_of_coroutines_and_requests_are_no_attempts() -> None:
+    request = TaskWindow("GET /report", "worker", attempts={"useful": 500}, firsts=500, cpu={"useful": 9.0})
+    steps = replace(request, task="app.polls")
+    slow = replace(request, task="shop.report", attempts={"useful": 3}, firsts=3)
+    seen = replace(
+        window(request, steps, slow),
+        coroutines=(CoroutineWindow("app.polls", "task", own_cpu_s=9.0),),
+        rows=frozenset({"GET /report"}),
+    )
+    (finding,) = retry_storm.check(seen)
+    assert finding == Finding("retry_storm", "clear", "worker", "None of 3 attempts ended in a retry.")
+    (finding,) = retry_storm.check(replace(seen, tasks=(request, steps)))
+    assert finding == Finding("retry_storm", "clear", "worker", "No task ran, so none was retried.")
+
+
 @pytest.mark.parametrize(
     "quiet",
     [

@@ -43,11 +43,12 @@ NEXT_STEP = (
 
 def check(window: Window) -> tuple[Finding, ...]:
     interpreter = window.interpreter
-    if interpreter is None or not window.loops:
+    if not window.loops:
         return (clear(CAUSE, window, NO_LOOP),)
-    if window.seconds < SETTLED_IN_S or interpreter.samples < PROBES:
+    if interpreter is None or window.seconds < SETTLED_IN_S or interpreter.samples < PROBES:
+        probes = interpreter.samples if interpreter is not None else 0  # a pool child has no thread that probes
         summary = (
-            f"Only {window.seconds:.1f} s and {interpreter.samples} probes were covered; a verdict needs "
+            f"Only {window.seconds:.1f} s and {probes} probes were covered; a verdict needs "
             f"{SETTLED_IN_S:g} s and {PROBES}."
         )
         return (not_enough_data(CAUSE, window.process_class, summary),)

@@ -60,7 +60,7 @@ def check(window: Window, others: Sequence[Finding] = ()) -> tuple[Finding, ...]
     )
     numbers = f"{useful:.0%} of it useful (threshold {USEFUL:.0%})"
     if not window.attempted:
-        # Steps of coroutines are neither attempts nor arrivals: nothing can be tried again.
+        # Steps of coroutines and requests are no attempts: nobody tries them again.
         evidence, amplification = evidence[:2], 1.0
     else:
         numbers += f", {amplification:.2f} attempts for each arrival (threshold {AMPLIFICATION:g})"

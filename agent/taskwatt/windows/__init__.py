@@ -255,18 +255,20 @@ class Window:
     coroutines: tuple[CoroutineWindow, ...] = ()
     loops: tuple[LoopWindow, ...] = ()
     interpreter: InterpreterWindow | None = None
-    """None where no event loop runs."""
+    """None where no event loop runs, or none was probed yet."""
+    rows: frozenset[str] = frozenset()
+    """Of `tasks`, the names that are requests and labelled blocks: neither Celery tasks nor coroutine types."""
     dropped: int = 0
     """Records lost to bounds or damage in the window; lowers confidence."""
 
     @property
     def attempted(self) -> tuple[TaskWindow, ...]:
-        """Tasks that somebody tried: Celery's, requests. Coroutine types have their steps' CPU, and no attempts.
+        """Tasks that somebody tries, and may try again: Celery's. Steps of coroutines and requests are no attempts.
 
         Within an attempt, whose own CPU it is, a type may have the name of its task.
         """
-        types = {one.name for one in self.coroutines if one.own_cpu_s > 0}
-        return tuple(task for task in self.tasks if task.task not in types)
+        others = self.rows | {one.name for one in self.coroutines if one.own_cpu_s > 0}
+        return tuple(task for task in self.tasks if task.task not in others)
 
     @property
     def total_cores(self) -> float:
