@@ -1,8 +1,8 @@
 """One record per attempt, into the segment of the executing process.
 
-CPU is read four times: entry, body start, body end, exit. What the process used since its last attempt ended (handing
-back that result, receiving and unpickling this message) is this attempt's too, so that nothing of a child's CPU is left
-over.
+CPU is read at the body's start, its end, and the exit. What the process used since its last attempt ended (handing back
+that result, receiving and unpickling this message) is this attempt's too, so that nothing of a child's CPU is left
+over; where other threads may have burned meanwhile, the entry is read as well.
 """
 
 from __future__ import annotations
