@@ -2,7 +2,7 @@
 
 CPU is read at the body's start, its end, and the exit. What the process used since its last attempt ended (handing back
 that result, receiving and unpickling this message) is this attempt's too, so that nothing of a child's CPU is left
-over; where other threads may have burned meanwhile, the entry is read as well.
+over; where other threads may have burned meanwhile, or the process has waited, the entry is read as well.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ _THREADS_MIN_S = 0.001
 
 _BACKGROUND_GAP_S = 0.0005
 """CPU between two attempts above which it is worth asking whether the pool's own thread used it."""
+
+_WAITED_S = 0.005
+"""Between two attempts of a busy child lies less; one that has waited for longer, maybe for hours, has polled.
+
+An attempt that is killed is charged from the reading that it began with: never with more than this of what was before.
+"""
 
 _HOOK_EVERY = 16
 """The hook's own CPU is measured in one of so many attempts: the clock reads would add a sixth."""
@@ -108,6 +114,7 @@ class Recorder:
         self._cpu_at_exit = process_time()
         self._thread_at_exit: float | None = thread_time()
         """None: it was the only thread, so all that the process uses until the next attempt is that one's."""
+        self._exit = perf_counter()
         self._native_threads = not clocks.is_single_threaded()
         self._children_s = children_s or _children_cpu()
         self._note_meter()
@@ -133,8 +140,8 @@ class Recorder:
         run.body = run.finished_body = run.expected = False
         run.body_cpu = run.hook_s = run.sampling_s = 0.0
         run.error = run.sampler = run.others = None
-        if self._thread_at_exit is not None or self._serves:
-            self._begin_among_others(run)
+        if self._thread_at_exit is not None or clock - self._exit > _WAITED_S or self._serves:
+            self._begin_apart(run)
         else:
             run.cpu, run.gap = self._cpu_at_exit, 0.0
         queue, redelivered, retries, nesting, depth, published, previous = headers.read(request)
@@ -168,8 +175,8 @@ class Recorder:
             run.hook_s = thread_time() - entered
         return run
 
-    def _begin_among_others(self, run: Running) -> None:
-        """What the process used between two attempts may not be this one's."""
+    def _begin_apart(self, run: Running) -> None:
+        """What the process used between two attempts may not be this one's, or not its body's."""
         run.cpu = cpu = process_time()
         if self._serves:
             run.gap = 0.0  # what the process did meanwhile is apportioned as a main process's
@@ -181,7 +188,7 @@ class Recorder:
 
     def end(self, run: Running, outcome: int, state: int, task_id: str) -> None:
         """Called when the result was stored, or when the attempt is being torn down by an exception."""
-        clock = perf_counter()
+        clock = self._exit = perf_counter()
         entered = thread_time() if run.hook_s else 0.0
         self.running = None
         samples = None if run.sampler is None else _stopped(run.sampler, run)
