@@ -133,6 +133,14 @@ def is_zombie(pid: int, proc: Path = PROC) -> bool:
     return bool(fields) and fields[0] in (b"Z", b"X")
 
 
+def is_single_threaded(proc: Path = PROC) -> bool:
+    """Has this process one thread, of Python's or of any library's? False where nobody tells."""
+    try:
+        return os.stat(f"{proc}/self/task").st_nlink == _SINGLE_THREADED_LINKS
+    except OSError:
+        return False
+
+
 def max_rss(usage: resource.struct_rusage) -> int:
     """Largest resident size in bytes; Linux counts in kilobytes, macOS in bytes."""
     return usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024

@@ -20,6 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
+from taskwatt.segments import layout
 from taskwatt.segments.directory import read_regular
 from taskwatt.segments.reader import Drained
 from taskwatt.segments.records import decode_taken
@@ -29,7 +30,10 @@ MAX_BYTES: Final = 16 << 20
 """About 45,000 attempts: four minutes of a collector that is down at 200 attempts a second."""
 
 _FRAME: Final = struct.Struct("<IQHHHHHH")
-"""CRC-32 of the rest, sequence, lengths of segment name, payload, task, queue, publisher, user data."""
+"""CRC-32 of the rest, sequence, lengths of segment name, payload, task, queue, publisher, user data.
+
+The checksum begins with the version of the segments' layout: what another version left is damaged, not misread.
+"""
 _MARKS: Final = struct.Struct("<QQI")
 """What the span receiver and the metric receiver have, and the CRC-32 of both."""
 
@@ -285,7 +289,7 @@ def _pack(record: Drained) -> bytes:
     )
     head = _FRAME.pack(0, sequence, *map(len, parts))
     rest = b"".join((head[4:], *parts))
-    return zlib.crc32(rest).to_bytes(4, "little") + rest
+    return zlib.crc32(rest, layout.VERSION).to_bytes(4, "little") + rest
 
 
 def _frames(path: Path, at: int = 0) -> Iterator[tuple[int, Drained]]:
@@ -297,7 +301,7 @@ def _frames(path: Path, at: int = 0) -> Iterator[tuple[int, Drained]]:
     while at + _FRAME.size <= len(data):
         crc, sequence, *lengths = _FRAME.unpack_from(data, at)
         name, payload, task, queue, publisher, user_data, end = accumulate(lengths, initial=at + _FRAME.size)
-        if end > len(data) or zlib.crc32(data[at + 4 : end]) != crc:
+        if end > len(data) or zlib.crc32(data[at + 4 : end], layout.VERSION) != crc:
             return
         at = end
         yield (

@@ -50,6 +50,10 @@ class Meter:
         """Everywhere, encoders included."""
         return self.collected[0]
 
+    def named(self) -> float:
+        """All that is booked to an activity of its own, or to the framework, also inside of a task's body."""
+        return self.serialization + self.collected[0] + self.publish
+
     def enter_attempt(self) -> None:
         """An attempt begins in the process that also serves it (the solo pool)."""
         serialization, collected, _ = self._attempts

@@ -1,8 +1,8 @@
 """One record per attempt, into the segment of the executing process.
 
-CPU is read four times: entry, body start, body end, exit. What the process used since its last attempt ended (handing
-back that result, receiving and unpickling this message) is this attempt's too, so that nothing of a child's CPU is left
-over.
+CPU is read at the body's start, its end, and the exit. What the process used since its last attempt ended (handing back
+that result, receiving and unpickling this message) is this attempt's too, so that nothing of a child's CPU is left
+over; where other threads may have burned meanwhile, or the process has waited, the entry is read as well.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import resource
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from threading import active_count
 from time import perf_counter, process_time, thread_time, time, time_ns
 from typing import Any
 
 from celery.exceptions import Reject
 
 from taskwatt import clocks
-from taskwatt.code_sampler import CodeSampler
+from taskwatt.code_sampler import CodeSampler, Samples
 from taskwatt.export.attributes import Value, attempt_attributes, finish_span
-from taskwatt.export.context import OFFICIAL, PROVIDER, Sample, Scope, current, enter_attempt
+from taskwatt.export.context import OFFICIAL, OWN, PROVIDER, Sample, Scope, current, enter_attempt
 from taskwatt.meter import meter
 from taskwatt.observations import OUTCOMES, STATES
 from taskwatt.segments import SegmentWriter, layout
+from taskwatt.segments.layout import pack_begun, pack_ended
 from taskwatt.segments.records import SPILLED_ID, pack_task_id
 from taskwatt_celery import failure, headers
 from taskwatt_celery.code_answers import CodeAnswers
@@ -34,62 +36,64 @@ from taskwatt_celery.threads import Before, others
 _SUBPROCESS_MIN_S = 0.001
 """Nothing can be spawned and reaped in less; shorter attempts skip the two getrusage calls."""
 
+_THREADS_MIN_S = 0.001
+"""Libraries do not come to their thread pools in less; shorter attempts are not asked for threads but Python's."""
+
 _BACKGROUND_GAP_S = 0.0005
 """CPU between two attempts above which it is worth asking whether the pool's own thread used it."""
+
+_WAITED_S = 0.005
+"""Between two attempts of a busy child lies less; one that has waited for longer, maybe for hours, has polled.
+
+An attempt that is killed is charged from the reading that it began with: never with more than this of what was before.
+"""
 
 _HOOK_EVERY = 16
 """The hook's own CPU is measured in one of so many attempts: the clock reads would add a sixth."""
 
-_pack = layout.pack_record
 NAN = math.nan
 _NOTHING = (0.0,) * 6
+_NOT_SPILLED = (0, 0)
 
 
 class Running:
-    """What is known of the attempt now running in this process."""
+    """What is known of the attempt now running in this process.
+
+    `Recorder.begin` sets everything: a constructor's frame would cost as much as a clock reading.
+    """
 
     __slots__ = (
-        "args_hash", "attempt_no", "body", "body_cpu", "body_gc", "body_others", "body_publish", "body_serialization",
-        "cpu", "depth", "error", "expected", "finished_body", "flags", "gap", "hook_s", "id_bytes", "message",
-        "nesting", "others", "queue", "queue_name", "redelivered", "retries", "sampler", "sampling_s", "scope", "size",
-        "start", "start_ns", "task", "task_name", "wait",
+        "attempt_no", "begun", "body", "body_cpu", "cpu", "depth", "error", "expected", "finished_body", "flags",
+        "gap", "hook_s", "message", "others", "redelivered", "sampler", "sampling_s", "scope", "size", "start",
+        "task", "task_name", "wait",
     )  # fmt: skip
 
     task_name: str
-    task: int
     message: Mapping[str, Any]
+    """The request, as it came."""
     attempt_no: int
-    id_bytes: bytes
-    flags: int
     start: float
-    start_ns: int
     cpu: float
     gap: float
     others: Before | None
     redelivered: bool
-    queue: int
-    queue_name: str
-    retries: int
-    nesting: int
     depth: int
-    size: int
-    args_hash: int
     wait: float
+    size: int
     scope: Scope
-
-    def __init__(self) -> None:
-        self.body = False
-        self.finished_body = False
-        self.body_cpu = 0.0
-        self.body_serialization = 0.0
-        self.body_gc = 0.0
-        self.body_publish = 0.0
-        self.body_others = 0.0
-        self.hook_s = 0.0
-        self.sampling_s = 0.0
-        self.error: BaseException | None = None
-        self.expected = False
-        self.sampler: CodeSampler | None = None
+    flags: int
+    task: int
+    begun: bytes
+    """What the record says of it already: see layout.pack_begun."""
+    body: bool
+    finished_body: bool
+    body_cpu: float
+    """Process CPU net of what is booked to other activities, when the body begins; afterwards what it used of it."""
+    hook_s: float
+    sampling_s: float
+    error: BaseException | None
+    expected: bool
+    sampler: CodeSampler | None
 
     def others_s(self) -> float:
         """CPU seconds on the process's clock since the attempt began that are not the attempt's."""
@@ -108,11 +112,15 @@ class Recorder:
         self._sample = sample
         self._number = 0
         self._cpu_at_exit = process_time()
-        self._thread_at_exit = thread_time()
+        self._thread_at_exit: float | None = thread_time()
+        """None: it was the only thread, so all that the process uses until the next attempt is that one's."""
+        self._exit = perf_counter()
+        self._native_threads = not clocks.is_single_threaded()
         self._children_s = children_s or _children_cpu()
         self._note_meter()
         self._hook_s = 0.0
-        self._max_rss = _max_rss()
+        self._span_mode = 0
+        self._note_rss()
         self._code = CodeAnswers(segment)
         self.running: Running | None = None
         segment.startup_cpu = self._cpu_at_exit
@@ -122,44 +130,42 @@ class Recorder:
     def begin(self, task: str, task_id: str, request: dict[str, Any], body: Any) -> Running:
         """Called before the message is decoded. Nothing of the attempt has run yet."""
         clock = perf_counter()
-        measured = self._number % _HOOK_EVERY == 1
+        number = self._number = self._number + 1
+        measured = number % _HOOK_EVERY == 2
         entered = thread_time() if measured else 0.0
-        cpu = process_time()
         now_ns = time_ns()
+        segment = self.segment
         run = Running()
-        run.cpu, run.start, run.start_ns = cpu, clock, now_ns
-        if self._serves:
-            run.gap = 0.0  # what the process did meanwhile is apportioned as a main process's
-            self._note_meter()
-            meter.enter_attempt()
+        run.task_name, run.message, run.attempt_no, run.start = task, request, number, clock
+        run.body = run.finished_body = run.expected = False
+        run.body_cpu = run.hook_s = run.sampling_s = 0.0
+        run.error = run.sampler = run.others = None
+        if self._thread_at_exit is not None or clock - self._exit > _WAITED_S or self._serves:
+            self._begin_apart(run)
         else:
-            run.gap = self._gap(cpu)
-        run.others = others()
-        self._number += 1
-        run.attempt_no = self._number
-        run.task_name = task
-        run.task = self.segment.string(task)
-        run.queue_name, run.redelivered, run.retries, run.nesting, run.depth, published, previous = headers.read(
-            request
-        )
-        run.queue = self.segment.string(run.queue_name)
-        run.size = len(body) if isinstance(body, (str, bytes)) else 0
-        run.args_hash = _args_hash(request) if run.depth else 0
-        run.wait = _queue_wait(published, request.get("eta"), now_ns)
-        run.message = request
-        run.scope = enter_attempt(task, request, previous, now_ns, self._sample)
-        packed = pack_task_id(task_id)
-        run.id_bytes = packed or layout.NO_ID
-        run.flags = layout.REDELIVERED if run.redelivered else 0
-        spilled = (0, 0) if packed else self.segment.spill(json.dumps({SPILLED_ID: task_id}).encode())
-        if not packed:
-            run.flags |= layout.ID_SPILLED
-        if run.scope.sampled:
-            run.flags |= layout.SAMPLED
-        self.segment.begin(
-            self._payload(run, run.flags, 0.0, NAN, _NOTHING, 0, 0, spilled), self._number, cpu, self._children_s
-        )
-        asked_until = self.segment.asked_for_code_until()
+            run.cpu, run.gap = self._cpu_at_exit, 0.0
+        queue, redelivered, retries, nesting, depth, published, previous = headers.read(request)
+        eta = request.get("eta")
+        wait = _wait_since_eta(published, eta, now_ns) if eta else now_ns / 1e9 - published
+        size = len(body) if isinstance(body, (str, bytes)) else 0
+        run.redelivered, run.depth, run.wait, run.size = redelivered, depth, wait, size
+        scope = run.scope = enter_attempt(task, request, previous, now_ns, self._sample)
+        flags = (layout.SAMPLED if scope.sampled else 0) | (layout.REDELIVERED if redelivered else 0)
+        packed, nothing_yet = pack_task_id(task_id), self._nothing_yet
+        if packed is None:
+            flags |= layout.ID_SPILLED
+            packed, nothing_yet = b"", self._unfinished(segment.spill(json.dumps({SPILLED_ID: task_id}).encode()))
+        run.flags = flags
+        run.task = segment.string(task)
+        trace_id, span_id = scope.context_ids
+        link_trace_id, link_span_id = scope.link_ids
+        run.begun = pack_begun(
+            layout.ATTEMPT, flags, run.task, packed, trace_id, span_id, scope.parent_id, link_trace_id, link_span_id,
+            now_ns, wait, number, size, retries, depth, nesting, segment.string(queue),
+            _args_hash(request) if depth else 0, layout.NO_STRING,
+        )  # fmt: skip
+        segment.begin(run.begun + nothing_yet, number, run.cpu, self._children_s)
+        asked_until = segment.asked_for_code_until()
         if asked_until > now_ns:
             starting = thread_time()
             run.sampler = self._code.sampler(run.task, asked_until)
@@ -169,20 +175,28 @@ class Recorder:
             run.hook_s = thread_time() - entered
         return run
 
+    def _begin_apart(self, run: Running) -> None:
+        """What the process used between two attempts may not be this one's, or not its body's."""
+        run.cpu = cpu = process_time()
+        if self._serves:
+            run.gap = 0.0  # what the process did meanwhile is apportioned as a main process's
+            self._note_meter()
+            meter.enter_attempt()
+        else:
+            run.gap = self._gap(cpu)
+        run.others = others()
+
     def end(self, run: Running, outcome: int, state: int, task_id: str) -> None:
         """Called when the result was stored, or when the attempt is being torn down by an exception."""
-        clock = perf_counter()
-        entered = thread_time()
+        clock = self._exit = perf_counter()
+        entered = thread_time() if run.hook_s else 0.0
         self.running = None
-        samples = None
-        sampler_s = 0.0
-        if run.sampler is not None:
-            samples = run.sampler.stop()
-            sampler_s = samples.agent_cpu_s
-            entered, before = thread_time(), entered
-            run.sampling_s += sampler_s + entered - before
-        cpu = process_time()
+        samples = None if run.sampler is None else _stopped(run.sampler, run)
         duration = clock - run.start
+        if duration > _THREADS_MIN_S:
+            self._native_threads = not clocks.is_single_threaded()
+        cpu = process_time()
+        self._thread_at_exit = thread_time() if self._native_threads or active_count() > 1 else None
         subprocesses = 0.0
         foreign, ours = run.others.used() if run.others is not None else (0.0, 0.0)
         if foreign and not self._serves:
@@ -190,20 +204,18 @@ class Recorder:
         if duration > _SUBPROCESS_MIN_S:
             children_s = _children_cpu()
             subprocesses, self._children_s = children_s - self._children_s, children_s
-            self._max_rss = _max_rss()
+            self._note_rss()
+        sampler_s = samples.agent_cpu_s if samples is not None else 0.0
         split = self._split(run, cpu, foreign + ours, sampler_s, subprocesses)
         delay = _retry_delay(run.error) if outcome == RETRIED else NAN
-        flags, spilled = self._close_span(run, outcome, state, task_id, sum(split))
-        run.flags = flags
-        payload = self._payload(run, flags, duration, delay, split, outcome, state, spilled)
+        flags, (at, length) = self._close_span(run, outcome, state, task_id, split)
+        begun = run.begun if flags == run.flags else layout.with_flags(run.begun, flags)
+        payload = begun + pack_ended(duration, delay, *split, self._max_rss, outcome, state, length, at)
         if not self.segment.put(payload, run.attempt_no, cpu):
-            first = not (run.retries or run.nesting or run.redelivered)
-            key = (run.task, outcome, state)
-            self.segment.overflow(key, run.attempt_no, cpu, (float(first), float(not first), *split))
+            self._overflow(run, outcome, state, cpu, split)
         if samples is not None:
             self._code.tell(run.task, samples)
         self._cpu_at_exit = cpu
-        self._thread_at_exit = entered
         self._note_meter()
         if self._serves:
             meter.leave_attempt()
@@ -217,7 +229,7 @@ class Recorder:
 
     def _note_meter(self) -> None:
         """What is measured from here on is the next attempt's."""
-        self._serialization, self._gc, self._publish = meter.serialization, meter.gc, meter.publish
+        self._serialization, self._gc = meter.serialization, meter.collected[0]
 
     def _gap(self, cpu: float) -> float:
         """CPU since the last attempt that is this one's.
@@ -226,7 +238,7 @@ class Recorder:
         Threads that outlived an earlier attempt burn here as well; theirs is booked to none.
         """
         gap = cpu - self._cpu_at_exit
-        if gap > _BACKGROUND_GAP_S:
+        if gap > _BACKGROUND_GAP_S and self._thread_at_exit is not None:
             own = thread_time() - self._thread_at_exit
             if own < gap:
                 self.segment.none_cpu += gap - own
@@ -237,94 +249,81 @@ class Recorder:
         self, run: Running, cpu: float, others_s: float, sampler_s: float, subprocesses: float
     ) -> tuple[float, ...]:
         """`others_s`: on the process's clock, but not this attempt's. `sampler_s`: of it, but not the body's."""
-        left = max(0.0, cpu - run.cpu - others_s) + run.gap
-        left -= (agent := min(self._hook_s + run.sampling_s, left))
-        left -= (serialization := min(meter.serialization - self._serialization, left))
-        left -= (collected := min(meter.gc - self._gc, left))
+        left = cpu - run.cpu - others_s + run.gap
+        agent = self._hook_s + run.sampling_s
+        serialization, collected = meter.serialization - self._serialization, meter.collected[0] - self._gc
         if run.finished_body:
-            business = run.body_cpu - run.body_serialization - run.body_gc - run.body_publish
-            business -= run.body_others + sampler_s
+            business = run.body_cpu - sampler_s
         else:
             business = cpu - run.cpu - others_s - serialization - collected - agent
-        business = max(0.0, min(business, left))
-        return business, serialization, collected, left - business, agent, subprocesses
+        framework = left - agent - serialization - collected - business
+        if framework < 0.0 or business < 0.0:  # two clocks, read one after the other
+            left = max(left, run.gap)
+            left -= (agent := min(agent, left))
+            left -= (serialization := min(serialization, left))
+            left -= (collected := min(collected, left))
+            business = max(0.0, min(business, left))
+            framework = left - business
+        return business, serialization, collected, framework, agent, subprocesses
 
-    def _payload(
-        self,
-        run: Running,
-        flags: int,
-        duration: float,
-        delay: float,
-        split: tuple[float, ...],
-        outcome: int,
-        state: int,
-        spilled: tuple[int, int],
-    ) -> bytes:
-        scope = run.scope
-        return _pack(
-            layout.ATTEMPT,
-            flags,
-            run.task,
-            run.id_bytes,
-            *scope.context_ids,
-            scope.parent_id,
-            *scope.link_ids,
-            run.start_ns,
-            duration,
-            run.wait,
-            delay,
-            *split,
-            run.attempt_no,
-            run.size,
-            self._max_rss,
-            run.retries,
-            run.depth,
-            run.nesting,
-            run.queue,
-            run.args_hash,
-            outcome,
-            state,
-            layout.NO_STRING,
-            spilled[1],
-            spilled[0],
-        )
+    def _note_rss(self) -> None:
+        self._max_rss = _max_rss()
+        self._nothing_yet = self._unfinished((0, 0))
+
+    def _unfinished(self, spilled: tuple[int, int]) -> bytes:
+        """The second half of a record as long as its attempt runs."""
+        at, length = spilled
+        return pack_ended(0.0, NAN, *_NOTHING, self._max_rss, 0, 0, length, at)
+
+    def _overflow(self, run: Running, outcome: int, state: int, cpu: float, split: tuple[float, ...]) -> None:
+        _, redelivered, retries, nesting, *_ = headers.read(run.message)
+        first = not (retries or nesting or redelivered)
+        key = (run.task, outcome, state)
+        self.segment.overflow(key, run.attempt_no, cpu, (float(first), float(not first), *split))
 
     def _close_span(
-        self, run: Running, outcome: int, state: int, task_id: str, cpu_s: float
+        self, run: Running, outcome: int, state: int, task_id: str, split: tuple[float, ...]
     ) -> tuple[int, tuple[int, int]]:
         """End the attempt's span in its mode; flags of the record and where the user's data were spilled."""
-        scope, flags = run.scope, run.flags
+        scope, flags, recorded = run.scope, run.flags, run.scope.recorded
+        untouched = recorded is None or recorded.kept is None
+        if untouched and run.error is None and scope.mode == self._span_mode == OWN and not flags & layout.ID_SPILLED:
+            scope.leave()
+            return flags, _NOT_SPILLED
         data: dict[str, Any] = {SPILLED_ID: task_id} if flags & layout.ID_SPILLED else {}
         try:
             if scope.mode == OFFICIAL:
                 flags |= layout.EXPORTED
             elif scope.mode == PROVIDER and scope.span is not None:
                 flags |= layout.EXPORTED
-                self._finish_user_span(run, outcome, state, task_id, cpu_s)
+                self._finish_user_span(run, outcome, state, task_id, sum(split))
             if run.expected:
                 flags |= layout.EXPECTED
-            recorded = scope.recorded()
             if recorded is not None:
-                data.update(recorded.user_data(layout.SPILL_MAX - 1024))
+                if recorded.kept is not None:
+                    data.update(recorded.user_data(layout.SPILL_MAX - 1024))
                 if run.error is not None and outcome in (FAILED, CANCELLED) and not run.expected:
                     data["exception"] = [failure.kind(run.error), failure.message(run.error)]
         finally:
             scope.leave()
-            self.segment.span_mode(scope.mode)
-        return flags, self.segment.spill(json.dumps(data).encode()) if data else (0, 0)
+            if scope.mode != self._span_mode:
+                self._span_mode = scope.mode
+                self.segment.span_mode(scope.mode)
+        return flags, self.segment.spill(json.dumps(data).encode()) if data else _NOT_SPILLED
 
     def _attributes(self, run: Running, outcome: int, state: int, task_id: str, cpu_s: float) -> dict[str, Value]:
+        queue, redelivered, retries, *_ = headers.read(run.message)
         return attempt_attributes(
             task=run.task_name,
             state=STATES[state],
             task_id=task_id,
-            queue=run.queue_name,
-            attempt=run.retries + 1,
+            queue=queue,
+            attempt=retries + 1,
             outcome=OUTCOMES[outcome],
             cpu_s=cpu_s,
             serialization_s=meter.serialization - self._serialization,
             queue_wait_s=None if math.isnan(run.wait) else run.wait,
-            redelivered=run.redelivered,
+            redelivered=redelivered,
             max_rss=self._max_rss,
             body_size=run.size,
         )
@@ -363,15 +362,22 @@ def _args_hash(request: dict[str, Any]) -> int:
     return zlib.crc32(text.encode("utf-8", "replace"))
 
 
-def _queue_wait(published: float, eta: Any, now_ns: int) -> float:
+def _wait_since_eta(published: float, eta: Any, now_ns: int) -> float:
     """NaN when it is not known when the message was published."""
-    if eta:
-        try:
-            at = datetime.fromisoformat(eta)
-            published = max(published, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
-        except (TypeError, ValueError, OverflowError):
-            return NAN
+    try:
+        at = datetime.fromisoformat(eta)
+        published = max(published, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+    except (TypeError, ValueError, OverflowError):
+        return NAN
     return now_ns / 1e9 - published
+
+
+def _stopped(sampler: CodeSampler, run: Running) -> Samples:
+    """What was seen; the cost of looking is the agent's."""
+    stopping = thread_time()
+    samples = sampler.stop()
+    run.sampling_s += samples.agent_cpu_s + thread_time() - stopping
+    return samples
 
 
 def _retry_delay(error: BaseException | None) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, TypeAlias
 
 PUBLISHED: Final = "taskwatt_published"
 """Wall seconds when the message was handed to the broker; every publish overwrites it."""
@@ -20,38 +20,31 @@ DEPTH: Final = "taskwatt_depth"
 _MOST: Final = 0xFFFFFFFF
 
 
-class Message(NamedTuple):
-    """What is read of a request when its attempt begins; whatever a producer may have put there, it has these types."""
-
-    queue: str
-    redelivered: bool
-    retries: int
-    nesting: int
-    depth: int
-    published: float
-    """NaN when unknown."""
-    previous: str | None
+Message: TypeAlias = tuple[str, bool, int, int, int, float, str | None]
+"""Queue, redelivered, retries, nesting, depth, published (NaN when unknown), previous."""
 
 
 def read(request: Mapping[str, Any]) -> Message:
-    """On the hot path, hence in one piece."""
+    """What an attempt needs of its request when it begins; whatever a producer may have put there, it has these types.
+
+    On the hot path, hence in one piece and without names of its own.
+    """
     get = request.get
-    found: object = get("delivery_info")
-    info = cast(dict[str, Any], found) if isinstance(found, dict) else _NOTHING
-    queue, retries, nesting, depth = info.get("routing_key"), get("retries"), get("replaced_task_nesting"), get(DEPTH)
+    info: Mapping[str, Any] | None = get("delivery_info")
+    if not isinstance(info, dict):
+        info = {}
+    queue, redelivered = info.get("routing_key"), info.get("redelivered")
+    retries, nesting, depth = get("retries"), get("replaced_task_nesting"), get(DEPTH)
     published, previous = get(PUBLISHED), get(PREVIOUS)
-    return Message(
+    return (
         queue if isinstance(queue, str) else "",
-        bool(info.get("redelivered")),
+        bool(redelivered),
         _count(retries) if retries else 0,
         _count(nesting) if nesting else 0,
         _count(depth) if depth else 0,
         published if isinstance(published, float) else math.nan,
         previous if isinstance(previous, str) else None,
     )
-
-
-_NOTHING: Final[dict[str, Any]] = {}
 
 
 def _count(value: object) -> int:

@@ -18,18 +18,15 @@ import sys
 from collections.abc import Callable
 from time import process_time
 from types import FunctionType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from taskwatt.export.context import OFFICIAL
+from taskwatt.export.context import OFFICIAL, OFFICIAL_MODULE
 from taskwatt.interruption import raised_by_a_signal
 from taskwatt.meter import hide_this_frame, meter
 from taskwatt_celery.attempt import Recorder, Running
 from taskwatt_celery.outcome import classify, is_expected, outcome_of
 
 log = logging.getLogger("taskwatt")
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Hook:
@@ -62,22 +59,16 @@ class Hook:
         self._cells.clear()
         self._trace = None
 
-    def _disable(self, error: Exception) -> None:
+    def _disable(self, error: Exception) -> bool:
+        """A step of ours failed, which ends the measuring. False when a signal hit it: that exception is not ours."""
+        if raised_by_a_signal(error):
+            return False
         if not self._failed:
             self._failed = True
             log.warning(
                 "taskwatt stopped measuring attempts in this process: its hook failed: %r", error, exc_info=error
             )
-
-    def _guarded(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """Run one step of ours. Its failure ends the measuring and stays here; a signal that hit it is not ours."""
-        try:
-            return step(*args, **kwargs)
-        except Exception as error:
-            if raised_by_a_signal(error):
-                raise
-            self._disable(error)
-            return None
+        return True
 
     def _wrap_fast(self, original: Any) -> Any:
         @functools.wraps(original)
@@ -85,35 +76,48 @@ class Hook:
             recorder = self._recorder()
             if recorder is None or self._failed:
                 return original(task, uuid, request, body, *args, **kwargs)
-            run = self._guarded(recorder.begin, task, uuid, request, body)
+            run = None
+            try:
+                run = recorder.begin(task, uuid, request, body)
+            except Exception as error:
+                if not self._disable(error):
+                    raise
             try:
                 result = original(task, uuid, request, body, *args, **kwargs)
             except BaseException as error:
                 hide_this_frame(error)
                 if run is not None:
-                    self._guarded(self._end, recorder, run, uuid, error, None)
+                    self._end(recorder, run, uuid, error, None)
                 raise
             if run is not None:
-                self._guarded(self._end, recorder, run, uuid, None, result)
+                self._end(recorder, run, uuid, None, result)
             return result
 
         return fast_trace_task
 
     def _end(self, recorder: Recorder, run: Running, task_id: str, error: BaseException | None, result: Any) -> None:
-        outcome, state = outcome_of(run, result) if error is None else classify(run.error or error, run.task_name)
         try:
-            recorder.end(run, outcome, state, task_id)
-        except Exception as interruption:
-            if raised_by_a_signal(interruption) and recorder.segment.finished_no < run.attempt_no:
-                recorder.end(run, outcome, state, task_id)  # a time limit of the user's; the attempt still counts
-            raise
+            outcome, state = outcome_of(run, result) if error is None else classify(run.error or error, run.task_name)
+            try:
+                recorder.end(run, outcome, state, task_id)
+            except Exception as interruption:
+                if raised_by_a_signal(interruption) and recorder.segment.finished_no < run.attempt_no:
+                    recorder.end(run, outcome, state, task_id)  # a time limit of the user's; the attempt still counts
+                raise
+        except Exception as failure:
+            if not self._disable(failure):
+                raise
 
     def _wrap_build(self, original: Any) -> Any:
         @functools.wraps(original)
         def build_tracer(name: str, task: Any, *args: Any, **kwargs: Any) -> Any:
             tracer = original(name, task, *args, **kwargs)
             if not kwargs.get("eager"):
-                self._guarded(self._time_body, tracer, task)
+                try:
+                    self._time_body(tracer, task)
+                except Exception as error:
+                    if not self._disable(error):
+                        raise
             return tracer
 
         return build_tracer
@@ -129,7 +133,13 @@ class Hook:
 
     def _wrap_body(self, function: Any, task: Any) -> Any:
         def body(*args: Any, **kwargs: Any) -> Any:
-            run = None if self._failed else self._guarded(self._enter_body)
+            run = None
+            if not self._failed:
+                try:
+                    run = self._enter_body()
+                except Exception as error:
+                    if not self._disable(error):
+                        raise
             if run is None:
                 return function(*args, **kwargs)
             try:
@@ -139,7 +149,11 @@ class Hook:
                 hide_this_frame(error)
                 raise
             finally:
-                self._guarded(self._leave_body, run, task)
+                try:
+                    self._leave_body(run, task)
+                except Exception as error:
+                    if not self._disable(error):
+                        raise
 
         return body
 
@@ -150,26 +164,28 @@ class Hook:
         if recorder is None or run is None or run.body:
             return None
         run.body = True
-        run.scope.uncover()
-        run.body_serialization, run.body_gc, run.body_publish = meter.serialization, meter.gc, meter.publish
-        run.body_others = run.others_s()
-        run.body_cpu = process_time()
-        recorder.segment.body(run.attempt_no, run.body_cpu)
+        if OFFICIAL_MODULE in sys.modules:
+            run.scope.uncover()
+        cpu = process_time()
+        run.body_cpu = cpu - meter.named()
+        if run.others is not None:
+            run.body_cpu -= run.others_s()
+        recorder.segment.body(run.attempt_no, cpu)
         return run
 
     def _leave_body(self, run: Running, task: Any) -> None:
         """Called right after it, however it ended; its exception is under way."""
-        run.body_cpu = process_time() - run.body_cpu
-        run.body_others = run.others_s() - run.body_others
-        run.body_serialization = meter.serialization - run.body_serialization
-        run.body_gc = meter.gc - run.body_gc
-        run.body_publish = meter.publish - run.body_publish
+        run.body_cpu = process_time() - meter.named() - run.body_cpu
+        if run.others is not None:
+            run.body_cpu -= run.others_s()
         run.finished_body = True
-        run.expected = run.error is not None and is_expected(run.error, task)
-        run.scope.cover()
-        recorder = self._recorder()
-        if run.scope.mode == OFFICIAL and recorder is not None:
-            recorder.enrich_official(run)
+        if run.error is not None:
+            run.expected = is_expected(run.error, task)
+        if OFFICIAL_MODULE in sys.modules:
+            run.scope.cover()
+            recorder = self._recorder()
+            if run.scope.mode == OFFICIAL and recorder is not None:
+                recorder.enrich_official(run)
 
 
 def _replace(name: str, old: Any, new: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -52,13 +51,13 @@ def outcome_of(run: Running, result: tuple[Any, ...] | None) -> tuple[int, int]:
 
     That is (1, error info, ...) or (0, repr, ...).
     """
-    returned = cast("Sequence[Any]", result if isinstance(result, tuple) else ())
-    failed = len(returned) > 0 and returned[0] == 1
+    if run.body and run.error is not None:
+        return classify(run.error, run.task_name)
+    if isinstance(result, tuple) and len(result) > 1 and result[0] == 1:
+        # The result could not be encoded or stored, or a time limit came right after the body, or there was no body.
+        return classify(_reported(result[1]), run.task_name)
     if run.body:
-        # Without an error of the body the result could not be encoded or stored, or a time limit came right after it.
-        return classify(_reported(returned[1]) if failed and run.error is None else run.error, run.task_name)
-    if failed:
-        return classify(_reported(returned[1]), run.task_name)
+        return USEFUL, _SUCCESS
     if run.redelivered and headers.deduplicated(result):
         return DUPLICATE, _SUCCESS
     return USEFUL, _SUCCESS

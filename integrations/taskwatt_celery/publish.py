@@ -22,7 +22,6 @@ from taskwatt_celery import headers as ours
 from taskwatt_celery.attempt import Recorder, publishing_scope
 
 log = logging.getLogger("taskwatt")
-_pack = layout.pack_record
 
 
 class _Pending(threading.local):
@@ -131,32 +130,12 @@ def _record(
     packed = pack_task_id(task_id)
     flags = (layout.SAMPLED if scope.sampled else 0) | (layout.RETRY_PUBLISH if retry else 0)
     flags |= (0 if scope.mode == OWN else layout.EXPORTED) | (0 if packed else layout.ID_SPILLED)
-    zeros = (0.0,) * 6
-    return _pack(
-        layout.PUBLISH,
-        flags,
-        segment.string(task),
-        packed or layout.NO_ID,
-        *scope.context_ids,
-        scope.parent_id,
-        layout.NO_ID,
-        layout.NO_SPAN,
-        start_ns,
-        (time_ns() - start_ns) / 1e9,
-        0.0,
-        0.0,
-        *zeros,
-        0,
-        0,
-        0,
-        0,
-        depth,
-        0,
-        segment.string(queue),
-        0,
-        0,
-        0,
+    begun = layout.pack_begun(
+        layout.PUBLISH, flags, segment.string(task), packed or b"", *scope.context_ids, scope.parent_id, layout.NO_ID,
+        layout.NO_SPAN, start_ns, 0.0, 0, 0, 0, depth, 0, segment.string(queue), 0,
         segment.string(publisher) if publisher else layout.NO_STRING,
-        0,
-        0,
-    )
+    )  # fmt: skip
+    return begun + layout.pack_ended((time_ns() - start_ns) / 1e9, 0.0, *_NO_CPU, 0, 0, 0, 0, 0)
+
+
+_NO_CPU = (0.0,) * 6

@@ -80,7 +80,7 @@ def _wrap_json() -> None:
     @functools.wraps(decode)
     def decode_counted(self: json.JSONDecoder, s: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            if isinstance(cast(object, s), str) and len(s) < _SMALL:
+            if isinstance(s, str) and len(s) < _SMALL:  # pyright: ignore[reportUnnecessaryIsInstance]
                 return decode(self, s, *args, **kwargs)
             return counted_decode(self, s, *args, **kwargs)
         except BaseException as error:

@@ -216,3 +216,14 @@ def test_threads_are_added_up_ours_apart_and_one_that_ended_keeps_what_it_used()
     agent, others = threads.agent - before[0], threads.others - before[1]
     assert 0.1 <= agent < 0.15
     assert 0.2 <= others < 0.35
+
+
+@linux
+def test_a_process_has_one_thread_until_it_starts_another() -> None:
+    count = (
+        "import threading, time; from taskwatt import clocks; one = clocks.is_single_threaded();"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start();"
+        "print(one, clocks.is_single_threaded())"
+    )
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == "True False\n"

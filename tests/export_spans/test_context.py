@@ -103,13 +103,13 @@ def test_the_span_of_an_attempt_is_current_until_it_is_left() -> None:
     during = trace.get_current_span()
     scope.leave()
     scope.leave()
-    assert (during, scope.mode, scope.recorded() is during) == (scope.span, OWN, True)
+    assert (during, scope.mode, scope.recorded is during) == (scope.span, OWN, True)
     assert not trace.get_current_span().get_span_context().is_valid
 
 
 def test_an_unsampled_attempt_records_nothing_and_says_so_downstream() -> None:
     scope = begun({"traceparent": GOOD}, sample=Sample(never))
-    assert (scope.sampled, scope.recorded(), isinstance(scope.span, RecordedSpan)) == (False, None, False)
+    assert (scope.sampled, scope.recorded, isinstance(scope.span, RecordedSpan)) == (False, None, False)
     assert traceparent(scope.context).endswith("-00")
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from taskwatt.export import exporters
-from taskwatt.export.context import NO_IDS, Sample, Scope, enter_attempt, follow_parent
-from taskwatt.export.span import RecordedSpan
+from taskwatt.export.context import NO_IDS, Sample, Scope, enter_attempt, env_sampler, follow_parent
+from taskwatt.export.span import RecordedSpan, UnsampledSpan
 
+NO_PARENT = SpanContext(0, 0, False)
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 def entered(previous: str | None = None, **headers: str) -> Scope:
-    return enter_attempt("a", headers, previous, 0, Sample(follow_parent))
+    return enter_attempt("a", headers, previous, 0, Sample(None, light=follow_parent))
 
 
 def test_the_span_continues_the_trace_of_its_message_and_is_current_until_left() -> None:
@@ -64,6 +72,55 @@ def test_the_attempt_before_is_linked() -> None:
     scope = entered(f"00-{TRACE}-{PARENT}-01")
     scope.leave()
     assert (scope.link_ids[0].hex(), scope.link_ids[1].hex()) == (TRACE, PARENT)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "argument"),
+    [
+        ("always_on", ""),
+        ("always_off", ""),
+        ("traceidratio", "0.3"),
+        ("parentbased_always_on", ""),
+        ("parentbased_always_off", ""),
+        ("parentbased_traceidratio", "0.3"),
+        ("parentbased_traceidratio", "1"),
+    ],
+)
+def test_the_standard_samplers_decide_without_the_sdk_as_they_do_with_it(
+    monkeypatch: pytest.MonkeyPatch, sampler: str, argument: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    light, sdk = env_sampler().light, TracerProvider(shutdown_on_exit=False).sampler
+    assert light is not None
+    dice = random.Random(sampler)
+    for flags in (None, 0, 1):
+        for trace_id in [dice.getrandbits(128) for _ in range(50)]:
+            parent = SpanContext(trace_id, 1, True, TraceFlags(flags or 0)) if flags is not None else NO_PARENT
+            context = trace.set_span_in_context(NonRecordingSpan(parent), Context())
+            decided = sdk.should_sample(context, trace_id, "run/a").decision is Decision.RECORD_AND_SAMPLE
+            assert light(flags, trace_id.to_bytes(16, "big")) == decided
+
+
+def test_a_sampler_of_the_user_s_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(Sampler):
+        def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+            return SamplingResult(Decision.DROP)
+
+        def get_description(self) -> str:
+            return "AlwaysOnSampler"
+
+    monkeypatch.setattr("opentelemetry.sdk.trace.sampling._get_from_env_or_default", Mine)
+    sample = env_sampler()
+    assert (sample.light, sample(NO_PARENT, 1, "run/a", Context())) == (None, False)
+
+
+def test_a_span_that_is_not_sampled_carries_its_ids_and_records_nothing() -> None:
+    span = UnsampledSpan((bytes.fromhex(TRACE), bytes.fromhex(PARENT)))
+    span.set_attribute("a", 1)
+    context = span.get_span_context()
+    assert (f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags) == (TRACE, PARENT, 0)
+    assert (span.is_recording(), TRACE in repr(span)) == (False, True)
 
 
 def test_a_resource_hashed_once_equals_and_hashes_as_the_sdk_s_own() -> None:

@@ -16,7 +16,7 @@ LIMIT = 7_000
 
 @pytest.fixture
 def span() -> RecordedSpan:
-    return RecordedSpan(CONTEXT, "run/shop.pay")
+    return RecordedSpan(CONTEXT)
 
 
 class Unspeakable:

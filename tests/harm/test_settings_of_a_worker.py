@@ -25,8 +25,8 @@ def test_every_bad_setting_is_named_once_with_its_default(worker: StartWorker) -
     for number in range(2):
         assert watched.app.AsyncResult(watched.send("add", number, 1)).get(timeout=20) == number + 1
     assert watched.end() == 0
-    said = sorted(line for line in watched.log.splitlines() if "TASKWATT_" in line)
-    assert [line.partition("] ")[2] for line in said] == sorted(
+    said = [line for line in watched.log.splitlines() if "TASKWATT_" in line]
+    assert sorted(line.partition("] ")[2] for line in said) == sorted(
         f"{name}={value!r} is not {wanted}; the default ({default}) is used"
         for name, (value, wanted, default) in BAD.items()
     )

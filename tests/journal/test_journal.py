@@ -13,6 +13,7 @@ import pytest
 
 from taskwatt import journal as module
 from taskwatt.journal import Journal
+from taskwatt.segments import layout
 from taskwatt.segments.reader import Drained
 from tests.support.segments import overwrite, record
 
@@ -168,6 +169,19 @@ def test_a_damaged_record_ends_its_chunk_and_no_other(journal: Journal, tmp_path
         journal.append([drained(sequence)])
     overwrite(chunks(tmp_path)[1], 20, b"\xff\xff")
     assert [number for number, _ in kept(reopened(tmp_path))] == [1, 2, 3, 4, 9]
+
+
+def test_what_another_version_left_is_not_misread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(layout, "VERSION", layout.VERSION - 1)
+        journal = Journal(tmp_path)
+        journal.append([drained(1)._replace(payload=b"shorter"), drained(2)])
+        journal.close()
+    after = reopened(tmp_path)
+    assert (after.last, kept(after)) == (0, [])
+    after.append([drained(7)])
+    assert kept(after) == [(1, 7)]
+    after.close()
 
 
 @pytest.mark.parametrize("garbage", [b"", b"short", b"x" * 100, b"\xff" * 16])

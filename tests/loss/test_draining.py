@@ -21,8 +21,8 @@ task, queue = writer.string("tests.finish"), writer.string("celery")
 
 def payload(number, duration):
     return layout.RECORD.pack(
-        layout.ATTEMPT, layout.SAMPLED, task, bytes(15) + bytes([number]), bytes(16), bytes(8), bytes(8), bytes(16),
-        bytes(8), 1, duration, 0.0, 0.0, *(0.0,) * 6, number, 0, 0, 0, 0, 0, queue, 0, 1, 1, layout.NO_STRING, 0, 0)
+        layout.ATTEMPT, layout.SAMPLED, task, b"%036d" % number, bytes(16), bytes(8), bytes(8), bytes(16), bytes(8),
+        1, 0.0, number, 0, 0, 0, 0, queue, 0, layout.NO_STRING, duration, 0.0, *(0.0,) * 6, 0, 1, 1, 0, 0)
 
 for number in (1, 2, 3):
     writer.begin(payload(number, 0.0), number, 0.0, 0.0)

@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from taskwatt.observations import OUTCOMES, STATES, Outcome
+from taskwatt.observations import OUTCOMES, STATES, Cpu, Outcome
 from taskwatt.segments import SegmentWriter, layout
 from taskwatt.segments.layout import Record
 
@@ -22,15 +22,23 @@ PLAIN = Record(
     kind=layout.ATTEMPT,
     flags=layout.SAMPLED,
     task=0,
-    task_id=TASK_ID.bytes,
+    task_id=str(TASK_ID).encode(),
     trace_id=b"t" * 16,
     span_id=b"s" * 8,
     parent_span_id=layout.NO_SPAN,
     link_trace_id=layout.NO_ID,
     link_span_id=layout.NO_SPAN,
     start_ns=START_NS,
-    duration=0.5,
     queue_wait=NAN,
+    attempt_no=1,
+    body_size=0,
+    retries=0,
+    depth=0,
+    nesting=0,
+    queue=0,
+    args_hash=0,
+    publisher=layout.NO_STRING,
+    duration=0.5,
     retry_delay=NAN,
     business=0.25,
     serialization=0.0,
@@ -38,17 +46,9 @@ PLAIN = Record(
     framework=0.0,
     agent=0.0,
     subprocesses=0.0,
-    attempt_no=1,
-    body_size=0,
     max_rss=0,
-    retries=0,
-    depth=0,
-    nesting=0,
-    queue=0,
-    args_hash=0,
     outcome=OUTCOMES.index("useful"),
     state=STATES.index("SUCCESS"),
-    publisher=layout.NO_STRING,
     spill_length=0,
     spill_at=0,
 )
@@ -74,7 +74,8 @@ def finish(
     if segment.put(payload, number, cpu_at_exit):
         return True
     values = Record.unpack(payload)
-    segment.overflow((index, ended, values.state), number, cpu_at_exit, (1.0, 0.0, *values[13:19]))
+    cpu = (getattr(values, activity) for activity in Cpu._fields)
+    segment.overflow((index, ended, values.state), number, cpu_at_exit, (1.0, 0.0, *cpu))
     return False
 
 

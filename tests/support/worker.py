@@ -119,8 +119,11 @@ class Worker:
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, patience_s: float = 30.0) -> int:
-        """Send a signal and wait; the exit code."""
+    def end(self, number: signal.Signals = signal.SIGTERM, patience_s: float = 60.0) -> int:
+        """Send a signal and wait; the exit code.
+
+        It may take half a minute: so long does Celery let a pool child wait that believes its last result unread.
+        """
         self.send_signal(number)
         return self.process.wait(patience_s)
 

@@ -23,7 +23,10 @@ _CORES: Final = ((0.1, "<0.1"), (0.5, "0.1-0.5"), (1.0, "0.5-1"), (2.0, "1-2"), 
 
 def bucket(value: float, below: Sequence[tuple[float, str]]) -> str:
     """The number once more, as a word to search for: Jaeger finds tags by exact match only."""
-    return next((word for limit, word in below if value < limit), below[-1][1])
+    for limit, word in below:
+        if value < limit:
+            return word
+    return below[-1][1]
 
 
 def attempt_attributes(

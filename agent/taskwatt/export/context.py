@@ -17,6 +17,7 @@ import contextvars
 import os
 import re
 import sys
+from binascii import unhexlify
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from random import getrandbits
@@ -27,14 +28,14 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
-from taskwatt.export.span import Ids, RecordedSpan, span_context
+from taskwatt.export.span import Ids, RecordedSpan, UnsampledSpan, span_context
 from taskwatt.settings import Settings
 
 OWN: Final = 1
 PROVIDER: Final = 2
 OFFICIAL: Final = 3
 
-_OFFICIAL_MODULE = "opentelemetry.instrumentation.celery"
+OFFICIAL_MODULE = "opentelemetry.instrumentation.celery"
 _PROVIDER_NAMED = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
@@ -47,38 +48,48 @@ _NAMES_MAX = 1000
 Decide: TypeAlias = Callable[[SpanContext, int, str, Context], bool]
 """Parent, trace id, span name and parent context: is it sampled?"""
 
+LightDecide: TypeAlias = Callable[[int | None, bytes], bool]
+"""The same of the usual samplers, from the parent's flags (None: a root) and the trace id alone."""
+
 
 class Sample:
     """Which attempts and publishes get a span of ours."""
 
-    __slots__ = ("_decide", "_excluded", "_patterns", "follows_parent")
+    __slots__ = ("_decide", "_names", "_patterns", "excluded", "light")
 
-    def __init__(self, decide: Decide, excluded: Sequence[str] = ()) -> None:
-        """`excluded`: globs of task names."""
+    def __init__(self, decide: Decide | None, excluded: Sequence[str] = (), light: LightDecide | None = None) -> None:
+        """`excluded`: globs of task names. `light`, where there is one, decides in place of `decide`."""
         self._decide = decide
-        self.follows_parent = decide is follow_parent
+        self.light = light
         self._patterns = tuple(excluded)
-        self._excluded: dict[str, bool] = {}
+        self._names: dict[str, bool] = {}
+        self.excluded = self._excludes if excluded else None
+        """Is there to be no span of ours? What is above it in the trace is then what is below it sees above.
+
+        None when that is true of no task.
+        """
 
     def __call__(self, parent: SpanContext, trace_id: int, name: str, context: Context) -> bool:
-        return self._decide(parent, trace_id, name, context)
+        if self.light is not None:
+            return self.light(parent.trace_flags if parent.is_valid else None, trace_id.to_bytes(16, "big"))
+        return self._decide is None or self._decide(parent, trace_id, name, context)
 
-    def excludes(self, task: str) -> bool:
-        """Is there to be no span of ours? What is above it in the trace is then what is below it sees above."""
-        if not self._patterns:
-            return False
-        found = self._excluded.get(task)
+    def _excludes(self, task: str) -> bool:
+        found = self._names.get(task)
         if found is None:
             found = any(fnmatchcase(task, pattern) for pattern in self._patterns)
-            if len(self._excluded) < _NAMES_MAX:
-                self._excluded[task] = found
+            if len(self._names) < _NAMES_MAX:
+                self._names[task] = found
         return found
 
 
 def mode() -> int:
     """Whose span an attempt (or a publish) that begins now should have."""
-    unset = _no_provider()
-    official = sys.modules.get(_OFFICIAL_MODULE)
+    # While nobody has set a provider, get_tracer_provider() reads the environment at each call, which is dear here.
+    unset = getattr(trace, "_TRACER_PROVIDER", trace) is None and not _PROVIDER_NAMED
+    if not unset:
+        unset = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    official = sys.modules.get(OFFICIAL_MODULE)
     if official is not None:
         instrumentor = official.CeleryInstrumentor()
         # Without a provider its spans record nothing and reach nobody.
@@ -88,56 +99,75 @@ def mode() -> int:
     return OWN if unset else PROVIDER
 
 
-def _no_provider() -> bool:
-    """Has nobody set a tracer provider here?
-
-    While there is none, get_tracer_provider() reads the environment at each call, which is dear here.
-    """
-    if getattr(trace, "_TRACER_PROVIDER", trace) is None and not _PROVIDER_NAMED:
-        return True
-    return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-
-
-def follow_parent(parent: SpanContext, _trace_id: int, _name: str, _context: Context) -> bool:
-    """The default sampler (parent-based, always on), without the SDK's objects, which cost more than the record."""
-    return not parent.is_valid or bool(parent.trace_flags & 1)
-
-
 def env_sampler() -> Sample:
-    """What OTEL_TRACES_SAMPLER and TASKWATT_EXCLUDED_TASKS ask for.
-
-    `follow_parent` where it asks for nothing.
-    """
+    """What OTEL_TRACES_SAMPLER and TASKWATT_EXCLUDED_TASKS ask for."""
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.sampling import Decision
 
     excluded = Settings.from_environ(os.environ).excluded_tasks
     sampler = TracerProvider(shutdown_on_exit=False).sampler
-    if sampler.get_description() == (
-        "ParentBased{root:AlwaysOnSampler,remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler,"
-        "localParentSampled:AlwaysOnSampler,localParentNotSampled:AlwaysOffSampler}"
-    ):
-        return Sample(follow_parent, excluded)
+    light = _light_sampler(sampler.get_description()) if type(sampler).__module__ == _SAMPLERS else None
 
     def decide(_parent: SpanContext, trace_id: int, name: str, context: Context) -> bool:
         result = sampler.should_sample(context, trace_id, name, kind=SpanKind.CONSUMER)
         return result.decision is Decision.RECORD_AND_SAMPLE
 
-    return Sample(decide, excluded)
+    return Sample(decide, excluded, light)
+
+
+def follow_parent(flags: int | None, _trace_id: bytes) -> bool:
+    """The default sampler: parent-based, always on."""
+    return flags is None or bool(flags & 1)
+
+
+def _light_sampler(description: str) -> LightDecide | None:
+    """As the standard sampler of this description; None for any other, which must be asked itself.
+
+    The SDK's objects that are needed to ask one cost more than the record.
+    """
+    follows = _PARENT_BASED.fullmatch(description)
+    root = _root_sampler(follows[1] if follows else description)
+    if root is None:
+        return None
+    if follows is None:
+        return lambda _, trace_id: root(trace_id)
+    if follows[1] == "AlwaysOnSampler":
+        return follow_parent
+    return lambda flags, trace_id: root(trace_id) if flags is None else bool(flags & 1)
+
+
+def _root_sampler(description: str) -> Callable[[bytes], bool] | None:
+    if description in ("AlwaysOnSampler", "AlwaysOffSampler"):
+        sampled = description == "AlwaysOnSampler"
+        return lambda _: sampled
+    ratio = _RATIO.fullmatch(description)
+    if ratio is None:
+        return None
+    bound = round(float(ratio[1]) * (1 << 64))
+    return lambda trace_id: int.from_bytes(trace_id[8:], "big") < bound
+
+
+_SAMPLERS = "opentelemetry.sdk.trace.sampling"
+_PARENT_BASED = re.compile(
+    "ParentBased{root:(.*),remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler,"
+    "localParentSampled:AlwaysOnSampler,localParentNotSampled:AlwaysOffSampler}"
+)
+_RATIO = re.compile("TraceIdRatioBased{(.*)}")
 
 
 class Scope:
     """The current span of one attempt or publish, from `enter` to `leave`."""
 
-    __slots__ = ("_cover", "_token", "context_ids", "link_ids", "mode", "parent_id", "sampled", "span")
+    __slots__ = ("_cover", "_token", "context_ids", "link_ids", "mode", "parent_id", "recorded", "sampled", "span")
 
-    def __init__(self) -> None:
-        self.mode = OWN
-        self.span: Span | None = None
-        self.context_ids = NO_IDS
+    def __init__(self, mode: int) -> None:
+        self.mode = mode
+        self.context_ids = self.link_ids = NO_IDS
         self.parent_id = NO_IDS[1]
-        self.link_ids = NO_IDS
         self.sampled = False
+        self.span: Span | None = None
+        self.recorded: RecordedSpan | None = None
+        """`span`, where it is one of these."""
         self._token: Any = None
         self._cover: Any = None
 
@@ -167,7 +197,7 @@ class Scope:
 
     def uncover(self) -> None:
         """Make our span current where the official instrumentation put one over it that records nothing."""
-        if self.mode == OWN and self.span is not None and _OFFICIAL_MODULE in sys.modules:
+        if self.mode == OWN and self.span is not None and OFFICIAL_MODULE in sys.modules:
             above = trace.get_current_span()
             if above is not self.span and not above.is_recording():
                 self._cover = otel_context.attach(trace.set_span_in_context(self.span))
@@ -184,9 +214,6 @@ class Scope:
             token, self._token = self._token, None
             otel_context.detach(token)
 
-    def recorded(self) -> RecordedSpan | None:
-        return self.span if isinstance(self.span, RecordedSpan) else None
-
 
 def enter_attempt(name: str, headers: Mapping[str, Any], previous: str | None, start_ns: int, sample: Sample) -> Scope:
     """Make the span `run/<name>` current for an attempt whose message carried `headers`.
@@ -194,15 +221,15 @@ def enter_attempt(name: str, headers: Mapping[str, Any], previous: str | None, s
     `previous` is the traceparent of the attempt before this one of the same task: a link, not the parent.
     In OFFICIAL mode nothing is made current: ids are kept for the case that the attempt is killed and its span with it.
     """
-    scope = Scope()
-    scope.mode = mode()
-    span_name = f"run/{name}"
+    scope = Scope(mode())
     if previous:
-        scope.link_ids = (_parse_traceparent(previous) or (NO_IDS, 0))[0]
-    excluded = sample.excludes(name)
-    if scope.mode == OWN and sample.follows_parent and not excluded and _is_plain(headers):
-        _enter_light(scope, span_name, headers.get("traceparent"))
+        trace_id, span_id, _ = _parse_traceparent(previous) or (*NO_IDS, 0)
+        scope.link_ids = trace_id, span_id
+    excluded = sample.excluded is not None and sample.excluded(name)
+    if scope.mode == OWN and sample.light is not None and not excluded and _is_plain(headers):
+        _enter_light(scope, headers.get("traceparent"), sample.light)
         return scope
+    span_name = f"run/{name}"
     context, parent = _extract(headers)
     if excluded:
         if scope.mode != OFFICIAL:
@@ -218,25 +245,32 @@ def enter_attempt(name: str, headers: Mapping[str, Any], previous: str | None, s
         scope.identify(own, parent)
         if scope.mode == OFFICIAL:
             return scope
-        scope.span = RecordedSpan(own, span_name) if scope.sampled else NonRecordingSpan(own)
+        if scope.sampled:
+            scope.span = scope.recorded = RecordedSpan(own)
+        else:
+            scope.span = NonRecordingSpan(own)
     scope.enter(trace.set_span_in_context(scope.span, context))
     return scope
 
 
-def _enter_light(scope: Scope, span_name: str, traceparent: object) -> None:
+def _enter_light(scope: Scope, traceparent: object, decide: LightDecide) -> None:
     """The usual case without the objects that nobody asks for: half of what an attempt costs went into them."""
     parent = _parse_traceparent(traceparent)
-    span_id = (getrandbits(64) or 1).to_bytes(8, "big")
     if parent is None:
-        scope.context_ids, scope.sampled = ((getrandbits(128) or 1).to_bytes(16, "big"), span_id), True
+        trace_id, flags = (getrandbits(128) or 1).to_bytes(16, "big"), None
     else:
-        (trace_id, scope.parent_id), flags = parent
-        scope.context_ids, scope.sampled = (trace_id, span_id), bool(flags & 1)
+        trace_id, scope.parent_id, flags = parent
+    scope.context_ids = ids = trace_id, (getrandbits(64) or 1).to_bytes(8, "big")
+    scope.sampled = decide(flags, trace_id)
     if scope.sampled:
-        scope.span = RecordedSpan(scope.context_ids, span_name)
+        scope.span = scope.recorded = RecordedSpan(ids)
     else:
-        scope.span = NonRecordingSpan(span_context(scope.context_ids, _NOT_SAMPLED))
-    scope.enter(trace.set_span_in_context(scope.span, _ROOT))
+        scope.span = UnsampledSpan(ids)
+    scope.enter(Context({_SPAN_KEY: scope.span}))
+
+
+_SPAN_KEY = next(iter(trace.set_span_in_context(NonRecordingSpan(_NO_PARENT), _ROOT)))
+"""Under which OpenTelemetry keeps the current span in a context; it is made anew in every process."""
 
 
 def enter_publish(name: str, headers: dict[str, Any], start_ns: int, sample: Sample, keep_parent: bool) -> Scope:
@@ -245,11 +279,10 @@ def enter_publish(name: str, headers: dict[str, Any], start_ns: int, sample: Sam
     `keep_parent`: a retry. Its attempts are siblings under the first publish, so the context already in `headers`
     stays. In OFFICIAL mode that instrumentation does both.
     """
-    scope = Scope()
-    scope.mode = mode()
+    scope = Scope(mode())
     if scope.mode == OFFICIAL:
         return scope
-    if sample.excludes(name):
+    if sample.excluded is not None and sample.excluded(name):
         if not (keep_parent and "traceparent" in headers):
             propagate.inject(headers)
         return scope
@@ -295,7 +328,8 @@ def _extract(headers: Mapping[str, Any]) -> tuple[Context, SpanContext]:
         found = _parse_traceparent(headers.get("traceparent"))
         if found is None:
             return _ROOT, _NO_PARENT
-        parent = span_context(found[0], TraceFlags(found[1]), remote=True)
+        trace_id, span_id, flags = found
+        parent = span_context((trace_id, span_id), TraceFlags(flags), remote=True)
         return trace.set_span_in_context(NonRecordingSpan(parent), _ROOT), parent
     carrier = {key: value for key, value in headers.items() if isinstance(value, str)}
     context = propagate.extract(carrier, _ROOT)
@@ -321,16 +355,19 @@ _plain_textmap: object = None
 """A propagator that was found to be the default: asking for its fields costs 1 us."""
 
 
-_match_traceparent = re.compile("(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?![0-9a-f])").match
-
-
-def _parse_traceparent(value: object) -> tuple[Ids, int] | None:
-    """Ids and flags of a W3C header; None for anything malformed."""
-    found = _match_traceparent(value) if isinstance(value, str) else None
-    if found is None:
+def _parse_traceparent(value: object) -> tuple[bytes, bytes, int] | None:
+    """Trace id, span id and flags of a W3C header; None for anything malformed."""
+    if not isinstance(value, str) or value != value.lower():
         return None
-    trace_id, span_id, flags = map(bytes.fromhex, found.groups())
-    return ((trace_id, span_id), flags[0]) if any(trace_id) and any(span_id) else None
+    try:
+        version, trace_id, span_id, flags = value.split("-", 4)[:4]
+        raw = unhexlify(version + trace_id + span_id + flags)  # unlike bytes.fromhex, it does not skip blanks
+    except ValueError:
+        return None
+    if len(raw) != 26 or len(trace_id) != 32 or len(span_id) != 16 or version == "ff":
+        return None
+    found = raw[1:17], raw[17:25], raw[25]
+    return None if NO_IDS[0] in found or NO_IDS[1] in found else found
 
 
 def _ids(context: SpanContext) -> Ids:

@@ -73,7 +73,10 @@ class Encoder:
         return found
 
     def span(self, observed: Observed) -> Told:
-        if not isinstance(observed, Attempt) or observed.user_data or observed.cpu.total >= HOT_ATTEMPT_S:
+        if not isinstance(observed, Attempt) or observed.user_data:
+            return self._factory.span(observed)
+        cpu_s = observed.cpu.total
+        if cpu_s >= HOT_ATTEMPT_S:
             return self._factory.span(observed)
         incident = self._factory.incident_of(observed.task)
         if self._factory.keep(observed, incident is not None):
@@ -86,7 +89,7 @@ class Encoder:
             observed.redelivered,
             observed.expected,
             None if observed.queue_wait_s is None else bucket(observed.queue_wait_s, SECONDS),
-            bucket(observed.cpu.total, SECONDS),
+            bucket(cpu_s, SECONDS),
             observed.max_rss == 0,
             observed.parent_span_id == NO_SPAN,
             observed.link_span_id == NO_SPAN,
@@ -95,7 +98,7 @@ class Encoder:
         template = self._templates.get(kind)
         if template is None:
             return self._first(kind, self._factory.span(observed))
-        return _filled(template, observed)
+        return _filled(template, observed, cpu_s)
 
     def _first(self, kind: tuple[object, ...], span: ReadableSpan) -> ReadableSpan:
         if len(self._templates) >= MAX_KINDS:
@@ -108,7 +111,7 @@ class Encoder:
         return span
 
 
-def _filled(template: _Template, attempt: Attempt) -> Span:
+def _filled(template: _Template, attempt: Attempt, cpu_s: float) -> Span:
     """The template with everything that its kind leaves open."""
     span = Span()
     span.CopyFrom(template.span)
@@ -123,7 +126,7 @@ def _filled(template: _Template, attempt: Attempt) -> Span:
     attributes[places["messaging.message.id"]].value.string_value = attempt.task_id
     attributes[places["messaging.message.body.size"]].value.int_value = attempt.body_size
     attributes[places["taskwatt.task.attempt"]].value.int_value = attempt.retries + 1
-    attributes[places["taskwatt.cpu.time"]].value.double_value = attempt.cpu.total
+    attributes[places["taskwatt.cpu.time"]].value.double_value = cpu_s
     attributes[places["taskwatt.cpu.serialization_time"]].value.double_value = attempt.cpu.serialization
     if attempt.queue_wait_s is not None:
         attributes[places["taskwatt.queue.wait"]].value.double_value = attempt.queue_wait_s

@@ -43,10 +43,8 @@ class Evidence:
 
     def keep(self, observed: Attempt | Stall, in_incident: bool) -> bool:
         """Is its span to be marked? A stall is always evidence. Ask once for each time the span is made."""
-        task = self._tasks.setdefault(observed.task, _Task())
+        task = self._tasks.get(observed.task) or self._new(observed.task)
         self._tasks.move_to_end(observed.task)
-        if len(self._tasks) > _TASKS:
-            self._tasks.popitem(last=False)
         if observed.span_id in task.marked:
             return True
         now = self._clock()
@@ -61,6 +59,12 @@ class Evidence:
             task.usual_at = now
         task.marked.append(observed.span_id)
         return True
+
+    def _new(self, name: str) -> _Task:
+        if len(self._tasks) >= _TASKS:
+            self._tasks.popitem(last=False)
+        task = self._tasks[name] = _Task()
+        return task
 
     def of(self, task: str) -> list[Ids]:
         """The newest evidence about a task type, oldest first."""

@@ -12,13 +12,14 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util import types
 
 Ids: TypeAlias = tuple[bytes, bytes]
 """Trace and span."""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _MAX_ITEMS = 128
 _MAX_TEXT = 2048
 """Characters of one value; backends cut there as well."""
@@ -29,20 +30,30 @@ def span_context(ids: Ids, flags: TraceFlags, *, remote: bool = False) -> SpanCo
     return SpanContext(int.from_bytes(ids[0], "big"), int.from_bytes(ids[1], "big"), remote, flags)
 
 
+class Kept:
+    """What was set on a span."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.status: tuple[int, str | None] | None = None
+        self.links: list[tuple[str, str, dict[str, Any]]] = []
+        self.attributes: dict[str, Any] = {}
+        self.events: list[tuple[str, int, dict[str, Any]]] = []
+
+
 class RecordedSpan(Span):
     """Records attributes, events, links, status and name; `end` is the attempt's, so it does nothing here."""
 
-    __slots__ = ("_attributes", "_context", "_events", "_links", "_name", "_renamed", "_status")
-
-    def __init__(self, context: SpanContext | Ids, name: str) -> None:
+    def __init__(self, context: SpanContext | Ids) -> None:
         """Ids alone become a sampled context when somebody asks for it, which is seldom."""
         self._context = context
-        self._name = name
-        self._renamed = False
-        self._attributes: dict[str, Any] | None = None
-        self._events: list[tuple[str, int, dict[str, Any]]] | None = None
-        self._links: list[tuple[str, str, dict[str, Any]]] | None = None
-        self._status: tuple[int, str | None] | None = None
+        self.kept: Kept | None = None
+        """None as long as nothing was set, as on most spans."""
+
+    def _keep(self) -> Kept:
+        if self.kept is None:
+            self.kept = Kept()
+        return self.kept
 
     def end(self, end_time: int | None = None) -> None:
         """The attempt ends its span."""
@@ -59,33 +70,30 @@ class RecordedSpan(Span):
         self.set_attributes({key: value})
 
     def set_attributes(self, attributes: Mapping[str, types.AttributeValue]) -> None:
-        if self._attributes is None:
-            self._attributes = {}
-        _merge(self._attributes, attributes)
+        _merge(self._keep().attributes, attributes)
 
     def add_event(self, name: str, attributes: types.Attributes = None, timestamp: int | None = None) -> None:
-        if self._events is None:
-            self._events = []
-        if len(self._events) < _MAX_ITEMS:
+        events = self._keep().events
+        if len(events) < _MAX_ITEMS:
             at = timestamp if isinstance(timestamp, int) and 0 < timestamp < _INT64 else time.time_ns()
-            self._events.append((text_of(name), at, _merge({}, attributes)))
+            events.append((text_of(name), at, _merge({}, attributes)))
 
     def add_link(self, context: SpanContext, attributes: types.Attributes = None) -> None:
-        if self._links is None:
-            self._links = []
-        if len(self._links) < _MAX_ITEMS and context.is_valid:
-            self._links.append((f"{context.trace_id:032x}", f"{context.span_id:016x}", _merge({}, attributes)))
+        links = self._keep().links
+        if len(links) < _MAX_ITEMS and context.is_valid:
+            links.append((f"{context.trace_id:032x}", f"{context.span_id:016x}", _merge({}, attributes)))
 
     def update_name(self, name: str) -> None:
-        self._name, self._renamed = text_of(name), True
+        self._keep().name = text_of(name)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         code = status.status_code if isinstance(status, Status) else status
         text = status.description if isinstance(status, Status) else description
-        if self._status is not None and self._status[0] == StatusCode.OK.value:
+        kept = self._keep()
+        if kept.status is not None and kept.status[0] == StatusCode.OK.value:
             return  # OpenTelemetry: OK is final
         if code is not StatusCode.UNSET:
-            self._status = (code.value, text_of(text) if code is StatusCode.ERROR and text is not None else None)
+            kept.status = (code.value, text_of(text) if code is StatusCode.ERROR and text is not None else None)
 
     def record_exception(
         self,
@@ -107,20 +115,24 @@ class RecordedSpan(Span):
     def user_data(self, limit: int) -> dict[str, Any]:
         """What was set, JSON-ready, in at most `limit` bytes and a few: what does not fit is left out, events first."""
         found: dict[str, Any] = {}
-        parts = (
-            ("name", self._name if self._renamed else None),
-            ("status", self._status),
-            ("links", self._links),
-            ("attributes", self._attributes),
-            ("events", self._events),
-        )
-        for key, value in parts:
+        for key, value in vars(self.kept).items() if self.kept is not None else ():
             if value:
                 found[key] = value
                 if len(json.dumps(found)) > limit:
                     del found[key]
                     found["cut"] = True
         return found
+
+
+class UnsampledSpan(NonRecordingSpan):
+    """Carries ids and records nothing, as its parent does; makes its context when somebody asks for it."""
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+
+    @property
+    def _context(self) -> SpanContext:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        return span_context(self._ids, _NOT_SAMPLED)
 
 
 def text_of(value: object) -> str:

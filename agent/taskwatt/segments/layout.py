@@ -29,7 +29,7 @@ from struct import Struct
 from typing import Final, NamedTuple, Self
 
 MAGIC: Final = b"TASKWATT"
-VERSION: Final = 1
+VERSION: Final = 2
 
 OWNER: Final = 0
 """Role: drains and exports for itself (and its children)."""
@@ -90,6 +90,7 @@ SLOT: Final = 256
 SIZE: Final = RING_AT + RING_SLOTS * SLOT
 
 HEAD: Final = Struct("<QI")
+"""Sequence, CRC-32 of it and the payload."""
 ATTEMPT: Final = 1
 PUBLISH: Final = 2
 TOTALS: Final = 3
@@ -107,8 +108,11 @@ ID_SPILLED: Final = 8
 RETRY_PUBLISH: Final = 16
 EXPECTED: Final = 32
 
-_RECORD_FORMAT: Final = "<BBH 16s16s8s8s16s8s q ddd dddddd QQQ IIHHI BBHI Q"
-RECORD: Final = Struct(_RECORD_FORMAT)
+_BEGUN_FORMAT: Final = "BBH 36s16s8s8s16s8s q d QQ IIHHI H"
+_ENDED_FORMAT: Final = "dd dddddd Q BB I Q"
+RECORD: Final = Struct(f"<{_BEGUN_FORMAT} {_ENDED_FORMAT}")
+_BEGUN: Final = Struct(f"<{_BEGUN_FORMAT}")
+_ENDED: Final = Struct(f"<{_ENDED_FORMAT}")
 
 
 class Record(NamedTuple):
@@ -119,6 +123,7 @@ class Record(NamedTuple):
     task: int
     """Index of a string, as are `queue` and `publisher`; NO_STRING: the table was full."""
     task_id: bytes
+    """As it is written, if that takes TASK_ID_SIZE bytes; else it is spilled."""
     trace_id: bytes
     span_id: bytes
     parent_span_id: bytes
@@ -126,9 +131,18 @@ class Record(NamedTuple):
     link_span_id: bytes
     start_ns: int
     """Wall clock."""
-    duration: float
     queue_wait: float
     """NaN: unknown."""
+    attempt_no: int
+    body_size: int
+    retries: int
+    depth: int
+    nesting: int
+    queue: int
+    args_hash: int
+    publisher: int
+    # What is known when an attempt begins ends here; the rest when it has ended.
+    duration: float
     retry_delay: float
     """NaN: none."""
     business: float
@@ -138,17 +152,9 @@ class Record(NamedTuple):
     framework: float
     agent: float
     subprocesses: float
-    attempt_no: int
-    body_size: int
     max_rss: int
-    retries: int
-    depth: int
-    nesting: int
-    queue: int
-    args_hash: int
     outcome: int
     state: int
-    publisher: int
     spill_length: int
     """Checksum included; 0: nothing was spilled."""
     spill_at: int
@@ -159,18 +165,42 @@ class Record(NamedTuple):
         return cls._make(RECORD.unpack(payload))
 
 
-def pack_record(*fields: float | bytes) -> bytes:
-    """The bytes of a Record's fields.
+def pack_begun(*fields: float | bytes) -> bytes:
+    """The bytes of a Record's fields up to `publisher`: with those of `pack_ended` behind them, a record.
 
     A number that does not fit becomes the nearest that does: what a message claims must never fail the user's task.
     """
     try:
-        return RECORD.pack(*fields)
+        return _BEGUN.pack(*fields)
     except (struct.error, OverflowError):
-        return RECORD.pack(*(_fitted(code, value) for code, value in zip(_RECORD_CODES, fields, strict=True)))
+        return _BEGUN.pack(*_all_fitted(_BEGUN_FORMAT, fields))
 
 
-_RECORD_CODES: Final[list[str]] = re.findall(r"\d*[a-zA-Z]", _RECORD_FORMAT)
+def pack_ended(*fields: float | bytes) -> bytes:
+    """The bytes of a Record's fields from `duration` on."""
+    try:
+        return _ENDED.pack(*fields)
+    except (struct.error, OverflowError):
+        return _ENDED.pack(*_all_fitted(_ENDED_FORMAT, fields))
+
+
+def pack_record(*fields: float | bytes) -> bytes:
+    """The bytes of a Record's fields, all at once."""
+    return pack_begun(*fields[:_BEGUN_FIELDS]) + pack_ended(*fields[_BEGUN_FIELDS:])
+
+
+def with_flags(begun: bytes, flags: int) -> bytes:
+    """As `pack_begun` would have written it with these flags."""
+    return begun[:1] + bytes((flags,)) + begun[2:]
+
+
+_BEGUN_FIELDS: Final = Record._fields.index("duration")
+
+
+def _all_fitted(codes: str, fields: tuple[float | bytes, ...]) -> list[float | bytes]:
+    return [_fitted(code, value) for code, value in zip(re.findall(r"\d*[a-zA-Z]", codes), fields, strict=True)]
+
+
 _BOUNDS: Final = {
     "B": (0, 0xFF),
     "H": (0, 0xFFFF),
@@ -201,6 +231,8 @@ def boot_bytes(boot_id: str) -> bytes:
     return bytes.fromhex(boot_id.replace("-", ""))[:16].ljust(16, b"\0")
 
 
+TASK_ID_SIZE: Final = 36
+"""Of a UUID, as Celery writes it."""
 NO_ID: Final = bytes(16)
 NO_SPAN: Final = bytes(8)
 NO_STRING: Final = 0xFFFF

@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple, cast, get_args
 
@@ -27,6 +28,13 @@ _FLOCK = struct.Struct("qqihh" if _DARWIN else "hhqqi4x")
 """struct flock: type and whence stand last on macOS."""
 _OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """Never follows a link out of the directory, never waits for the other end of a FIFO."""
+
+_PADDING: Final = layout.SLOT - layout.HEAD.size - layout.RECORD.size
+_SLOT: Final = struct.Struct(f"{layout.HEAD.format}{layout.RECORD.size}s{_PADDING}x")
+_pointers: Final = itemgetter(
+    *map(Record._fields.index, ("task", "queue", "publisher", "attempt_no", "spill_at", "spill_length"))
+)
+"""What a record refers to elsewhere in the segment, and its number."""
 
 _MOST: Final = 1 << 48
 """No count and no size in a segment is larger; one that is comes from a torn or hostile file."""
@@ -160,7 +168,8 @@ class SegmentReader:
 
     def cpu(self) -> float | None:
         """CPU seconds of the writing process, also while it is a zombie; None once the kernel has forgotten it."""
-        return clocks.process_cpu(self.pid) if self._is_same_process() else None
+        same = self._own or self._locked() or self._is_same_process()  # the last one reads /proc, which is dear
+        return clocks.process_cpu(self.pid) if same else None
 
     def _locked(self) -> bool:
         kind, whence = fcntl.F_WRLCK, os.SEEK_SET
@@ -202,11 +211,10 @@ class SegmentReader:
         slots = max(1, min(most, layout.RING_SLOTS - slot))
         chunk = self._bytes(layout.RING_AT + slot * layout.SLOT, slots * layout.SLOT)
         found: list[Drained] = []
-        for at in range(0, len(chunk), layout.SLOT):
-            record = self._parse(chunk, at)
-            if record is None:
+        for sequence, crc, payload in _SLOT.iter_unpack(chunk):
+            if sequence != self._next or zlib.crc32(payload, sequence & 0xFFFFFFFF) != crc:
                 break
-            found.append(record)
+            found.append(self._parse(sequence, payload))
             self._next += 1
         return found
 
@@ -244,7 +252,7 @@ class SegmentReader:
                 if attempt_no <= max(self._last_attempt_no, self.progress().finished_no):
                     return None
                 payload = raw[layout.IN_FLIGHT.size :]
-                record = self._resolve(0, payload, Record.unpack(payload))
+                record = self._parse(0, payload)
                 number, cpu_at_body = layout.BODY.unpack(self._bytes(layout.BODY_AT, layout.BODY.size))
                 begun = number == attempt_no and cpu_at_body >= cpu_at_start
                 return InFlight(attempt_no, cpu_at_start, children_at_start, cpu_at_body if begun else None, record)
@@ -298,28 +306,22 @@ class SegmentReader:
         raw = os.pread(self.descriptor, size, at)
         return raw if len(raw) == size else raw.ljust(size, b"\0")
 
-    def _parse(self, chunk: bytes, at: int) -> Drained | None:
-        sequence, crc = layout.HEAD.unpack_from(chunk, at)
-        if sequence != self._next:
-            return None
-        payload = chunk[at + layout.HEAD.size : at + layout.HEAD.size + layout.RECORD.size]
-        if zlib.crc32(payload, sequence & 0xFFFFFFFF) != crc:
-            return None
-        record = Record.unpack(payload)
-        self._last_attempt_no = max(self._last_attempt_no, record.attempt_no)
-        found = self._resolve(sequence, payload, record)
-        self.spills_lost += bool(record.spill_length) and not found.user_data
-        return found
-
-    def _resolve(self, sequence: int, payload: bytes, record: Record) -> Drained:
+    def _parse(self, sequence: int, payload: bytes) -> Drained:
+        task, queue, publisher, attempt_no, at, length = _pointers(layout.RECORD.unpack(payload))
+        if attempt_no > self._last_attempt_no and sequence:
+            self._last_attempt_no = attempt_no
+        user_data = b""
+        if length:
+            user_data = self._spilled(at, length)
+            self.spills_lost += sequence > 0 and not user_data
         return Drained(
             self.name,
             sequence,
             payload,
-            self._string(record.task),
-            self._string(record.queue),
-            self._string(record.publisher) if record.publisher != layout.NO_STRING else "",
-            self._spilled(record.spill_at, record.spill_length) if record.spill_length else b"",
+            self._string(task),
+            self._string(queue),
+            self._string(publisher) if publisher != layout.NO_STRING else "",
+            user_data,
         )
 
     def _spilled(self, at: int, length: int) -> bytes:

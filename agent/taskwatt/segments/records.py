@@ -27,16 +27,9 @@ _MAX_SIZE: Final = (1 << 63) - 1
 
 
 def pack_task_id(task_id: str) -> bytes | None:
-    """The 16 bytes of a canonical UUID; None for any other id, which must be spilled."""
-    if len(task_id) == 36 and task_id[8] == task_id[13] == task_id[18] == task_id[23] == "-":
-        plain = task_id.replace("-", "")
-        if len(plain) == 32 and plain == plain.lower():
-            try:
-                packed = bytes.fromhex(plain)
-            except ValueError:
-                return None
-            return packed if len(packed) == 16 else None  # shorter: blanks are skipped
-    return None
+    """The bytes of an id as long as a UUID is written; None for any other, which must be spilled."""
+    raw = task_id.encode("utf-8", "replace")
+    return raw if len(raw) == layout.TASK_ID_SIZE else None
 
 
 def decode(drained: Drained) -> Observed | None:
@@ -48,15 +41,15 @@ def decode(drained: Drained) -> Observed | None:
     # Once for each attempt, twice where it has a span: local names and positions take half of what attributes and
     # keywords do.
     (
-        kind, flags, _, packed_id, trace_id, span_id, parent_span_id, link_trace_id, link_span_id, start_ns, duration,
-        queue_wait, retry_delay, business, serialization, gc, framework, agent, subprocesses, _, body_size, max_rss,
-        retries, depth, nesting, _, args_hash, outcome, state, _, _, _,
+        kind, flags, _, packed_id, trace_id, span_id, parent_span_id, link_trace_id, link_span_id, start_ns,
+        queue_wait, _, body_size, retries, depth, nesting, _, args_hash, _, duration, retry_delay, business,
+        serialization, gc, framework, agent, subprocesses, max_rss, outcome, state, _, _,
     ) = layout.RECORD.unpack(drained.payload)  # fmt: skip
     total = business + serialization + gc + framework + agent + subprocesses
     if not (0 <= start_ns < _MAX_NS and 0.0 <= duration < _MAX_S and abs(total) < _MAX_S):
         return None
     _, _, _, task, queue, publisher, user_data = drained
-    task_id = _spilled_id(user_data) if flags & layout.ID_SPILLED else _uuid(packed_id)
+    task_id = _spilled_id(user_data) if flags & layout.ID_SPILLED else packed_id.decode("utf-8", "replace")
     sampled, exported = bool(flags & layout.SAMPLED), bool(flags & layout.EXPORTED)
     if kind == layout.PUBLISH:
         retry = bool(flags & layout.RETRY_PUBLISH)
@@ -114,9 +107,8 @@ class Taken(NamedTuple):
 
 
 _NOTHING: Final = Record(
-    layout.TOTALS, 0, layout.NO_STRING, layout.NO_ID, layout.NO_ID, layout.NO_SPAN, layout.NO_SPAN,
-    layout.NO_ID, layout.NO_SPAN, 0, 0.0, 0.0, 0.0, *Cpu(), 0, 0, 0, 0, 0, 0, layout.NO_STRING, 0, 0, 0,
-    layout.NO_STRING, 0, 0,
+    layout.TOTALS, 0, layout.NO_STRING, b"", layout.NO_ID, layout.NO_SPAN, layout.NO_SPAN, layout.NO_ID,
+    layout.NO_SPAN, 0, 0.0, 0, 0, 0, 0, 0, layout.NO_STRING, 0, layout.NO_STRING, 0.0, 0.0, *Cpu(), 0, 0, 0, 0, 0,
 )  # fmt: skip
 
 
@@ -148,12 +140,6 @@ def decode_taken(drained: Drained) -> Taken | None:
 def _known(seconds: float) -> float | None:
     """NaN stands for unknown; anything beyond a lifetime was made up by whoever sent the message."""
     return seconds if abs(seconds) < _MAX_S else None
-
-
-def _uuid(packed: bytes) -> str:
-    """As `str(uuid.UUID(bytes=packed))`, in a fifth of its time."""
-    text = packed.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _spilled_id(data: bytes) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import mmap
 import os
+import struct
 import threading
 import time
 import zlib
@@ -20,10 +21,14 @@ _crc32 = zlib.crc32
 _pack_head = layout.HEAD.pack
 _pack_progress = layout.PROGRESS.pack
 _pack_counters = layout.COUNTERS.pack
+_pack_in_flight = struct.Struct(layout.IN_FLIGHT.format.replace("I", "", 1)).pack
+_pack_body_into = layout.BODY.pack_into
+_RECORD_SIZE = layout.HEAD.size + layout.RECORD.size
 
 # `pack_into` would clear the bytes first, and a reader could meet the zeros: these are copied in at once instead.
 _PROGRESS = slice(layout.PROGRESS_AT, layout.PROGRESS_AT + layout.PROGRESS.size)
 _COUNTERS = slice(layout.COUNTERS_AT, layout.COUNTERS_AT + layout.COUNTERS.size)
+_IN_FLIGHT = slice(layout.IN_FLIGHT_AT, layout.IN_FLIGHT_AT + layout.IN_FLIGHT.size + layout.RECORD.size)
 _TAIL = slice(layout.READER_AT, layout.READER_AT + 8)
 _ASKED = slice(layout.READER_AT + 8, layout.READER_AT + 16)
 
@@ -109,13 +114,14 @@ class SegmentWriter:
                 return False
         sequence = next(self._sequence)
         at = layout.RING_AT + (sequence % layout.RING_SLOTS) * layout.SLOT
-        record = _pack_head(sequence, _crc32(payload, sequence & 0xFFFFFFFF)) + payload
-        self._map[at : at + len(record)] = record
+        self._map[at : at + _RECORD_SIZE] = _pack_head(sequence, _crc32(payload, sequence & 0xFFFFFFFF)) + payload
         self._head = sequence
         if attempt_no:
             self.finished_no = attempt_no
             self.cpu_at_exit = cpu_at_exit
-        self.progress()
+        self._map[_PROGRESS] = _pack_progress(
+            sequence, self.finished_no, self.cpu_at_exit, self.startup_cpu, self.none_cpu
+        )
         return True
 
     def progress(self) -> None:
@@ -125,13 +131,12 @@ class SegmentWriter:
 
     def begin(self, payload: bytes, attempt_no: int, cpu_at_start: float, children_at_start: float) -> None:
         """Note the attempt that now runs. It counts as in flight until a record with its number is written."""
-        rest = layout.IN_FLIGHT.pack(0, attempt_no, cpu_at_start, children_at_start)[4:] + payload
-        at = layout.IN_FLIGHT_AT
-        self._map[at : at + 4 + len(rest)] = _crc32(rest).to_bytes(4, "little") + rest
+        rest = _pack_in_flight(attempt_no, cpu_at_start, children_at_start) + payload
+        self._map[_IN_FLIGHT] = _crc32(rest).to_bytes(4, "little") + rest
 
     def body(self, attempt_no: int, cpu: float) -> None:
         """Note that the body of the attempt in flight begins."""
-        layout.BODY.pack_into(self._map, layout.BODY_AT, attempt_no, cpu)
+        _pack_body_into(self._map, layout.BODY_AT, attempt_no, cpu)
 
     def overflow(
         self, key: tuple[int, int, int], attempt_no: int, cpu_at_exit: float, numbers: tuple[float, ...]
