@@ -32,19 +32,26 @@ class _Row:
 
 
 class Account:
-    """Made by `open_account`; closed once. `cpu_s` is what it and the accounts within it have paid until now."""
+    """Made by `open_account`; closed once. `cpu_s` is what it and the accounts within it have paid until now.
 
-    __slots__ = ("_opened", "_own_s", "_row", "around", "closed", "cpu_s", "name", "outcome")
+    Billing takes no lock, so that it costs little: each figure is added to in one statement, which CPython does not
+    interrupt. An open row keeps what it paid to itself, and is summed up when somebody reads `rows()`.
+    """
 
-    def __init__(self, name: str, around: Account | None) -> None:
+    __slots__ = ("_booked_s", "_opened", "_own_s", "_row", "around", "closed", "cpu_s", "name", "opener", "outcome")
+
+    def __init__(self, name: str, around: Account | None, opener: object = None) -> None:
         self.around = around
         self._row: Account | None = self if name else around._row if around is not None else None
         self._opened = monotonic()
         self._own_s = 0.0
+        self._booked_s = 0.0
         self.name = name
         self.outcome: Outcome = "pending"
         self.closed = False
         self.cpu_s = 0.0
+        self.opener = opener
+        """Whatever it was opened for, to be found again in its context."""
 
     @property
     def has_row(self) -> bool:
@@ -53,28 +60,22 @@ class Account:
 
     def bill(self, seconds: float) -> bool:
         """Pay for `seconds` of CPU. False when no row does: then it is the coroutine type's. Any thread."""
-        with _lock:
-            one: Account | None = self
-            while one is not None:
-                one.cpu_s += seconds
-                one = one.around
-            row = self._row
-            if row is None:
-                return False
-            row._own_s += seconds
-            _of(row.name, row.outcome).cpu_s += seconds
-            return True
+        self.cpu_s += seconds
+        around = self.around
+        while around is not None:
+            around.cpu_s += seconds
+            around = around.around
+        row = self._row
+        if row is None:
+            return False
+        row._own_s += seconds
+        if row.closed:  # seen only after the addition: whoever comes last books it
+            row._book()
+        return True
 
     def rename(self, name: str) -> None:
         """A row learns its name late: the route is known when the router has run. What it paid moves along."""
-        with _lock:
-            before = _of(self.name, self.outcome)
-            self.name = _capped(name)
-            after = _of(self.name, self.outcome)
-            before.cpu_s -= self._own_s
-            before.number -= 1
-            after.cpu_s += self._own_s
-            after.number += 1
+        self.name = name if name in _names else _capped(name)
 
     def close(self, outcome: Outcome = "useful") -> None:
         """No longer current here; a row is booked under `outcome`, as is what it still pays for afterwards.
@@ -84,20 +85,26 @@ class Account:
         if self.closed:
             return
         settle()
-        self.closed = True
         if account.get() is self:
             account.set(self.around)
         if self._row is not self:
+            self.closed = True
             return
+        self.outcome = outcome
         with _lock:
-            pending = _of(self.name, self.outcome)
-            pending.cpu_s -= self._own_s
-            pending.number -= 1
-            self.outcome = outcome
+            self.closed = True
+            _open.discard(self)
             row = _of(self.name, outcome)
-            row.cpu_s += self._own_s
             row.number += 1
             row.wall_s += monotonic() - self._opened
+            self._book()
+
+    def _book(self) -> None:
+        """Move what a closed row has paid to the table; a name that it learns afterwards gets the rest."""
+        with _lock:
+            own_s = self._own_s
+            _of(self.name, self.outcome).cpu_s += own_s - self._booked_s
+            self._booked_s = own_s
 
 
 account: ContextVar[Account | None] = ContextVar("taskwatt_account", default=None)
@@ -107,6 +114,9 @@ _lock = threading.RLock()
 """A generator that is collected while it is held may close an account of its own."""
 _names: set[str] = set()
 _rows: dict[tuple[str, Outcome], _Row] = {}
+"""Of what is closed."""
+_open: set[Account] = set()
+"""The rows that are not."""
 _settlers: list[Callable[[], None]] = []
 _in_use = False
 
@@ -116,16 +126,14 @@ def in_use() -> bool:
     return _in_use
 
 
-def open_account(name: str = "") -> Account:
+def open_account(name: str = "", opener: object = None) -> Account:
     """Make an account current in this context. `name`: its row in the ledger; empty: it only adds up."""
     global _in_use
     _in_use = True
     settle()
-    around = current()
-    opened = Account(_capped(name) if name else "", around)
+    opened = Account(name if not name or name in _names else _capped(name), current(), opener)
     if name:
-        with _lock:
-            _of(opened.name, "pending").number += 1
+        _open.add(opened)
     account.set(opened)
     return opened
 
@@ -157,13 +165,20 @@ def remove_settler(settler: Callable[[], None]) -> None:
 def rows() -> Mapping[tuple[str, Outcome], RowTally]:
     """Totals of every row since the process began, by name and outcome; `pending` is what is open. Any thread."""
     with _lock:
-        return {key: RowTally(row.number, row.cpu_s, row.wall_s) for key, row in _rows.items()}
+        told = {key: RowTally(row.number, row.cpu_s, row.wall_s) for key, row in _rows.items()}
+        pending: dict[str, tuple[int, float]] = {}
+        for row in _open.copy():
+            number, cpu_s = pending.get(row.name, (0, 0.0))
+            pending[row.name] = number + 1, cpu_s + row._own_s
+    told.update({(name, "pending"): RowTally(number, cpu_s, 0.0) for name, (number, cpu_s) in pending.items()})
+    return told
 
 
 def forget() -> None:
     """After a fork, and when the agent is taken out: nothing was ever paid."""
     global _lock
     _lock = threading.RLock()
+    _open.clear()
     _rows.clear()
     _names.clear()
 
@@ -178,6 +193,4 @@ def _capped(name: str) -> str:
 
 def _of(name: str, outcome: Outcome) -> _Row:
     row = _rows.get((name, outcome))
-    if row is None:
-        row = _rows[name, outcome] = _Row()
-    return row
+    return row if row is not None else _rows.setdefault((name, outcome), _Row())
