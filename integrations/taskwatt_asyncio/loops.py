@@ -98,7 +98,7 @@ class LoopThread:
         self.release: Callable[[], None] = _nothing
         """Undoes what was done to this one loop."""
         self.alive = 0
-        self.limit = steps.ALWAYS_S if self.detail or steps.accounting() else steps.LONG_S
+        self.limit = steps.ALWAYS_S if self.detail else steps.LONG_S
         """The end of a step that took longer than this is looked at."""
         self.end = now
         self.base_wall = now
@@ -107,7 +107,7 @@ class LoopThread:
         """Until when the running step is already paid for."""
         self.settled_cpu = 0.0
         self.inner: CoroutineType | None = None
-        """The type of the eager task whose first step runs inside the running one."""
+        """The type of the running step, or of the eager task whose first step runs inside of it."""
         self.stamped: object = None
         """A handle (uvloop: a callback) of which it is known when it became ready; and that moment."""
         self.stamp_s = 0.0

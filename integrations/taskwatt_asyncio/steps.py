@@ -4,8 +4,8 @@ Wall time is read around each step; the thread's CPU clock (a system call) only 
 as long before one, and then corrects what waited. Against a CPU clock read at every step that was within 0.4 % for
 every type that holds 5 % of the CPU, beside threads that hog the interpreter and under preemption too.
 
-`_run` below is written for speed: what is usual (the task of a type that is known, on a thread of which nothing else
-is asked) is inline; everything else goes through `_measured`. A step is run by the original whatever fails in here.
+`_run` below is written for speed: what is usual (a step of a type that is known, on a thread that is in no other one)
+is inline; everything else goes through `_measured`. A step is run by the original whatever fails in here.
 """
 # pyright: reportOptionalMemberAccess=false, reportArgumentType=false
 # In `_run` a type that was found implies that there is a thread: not asked twice.
@@ -17,7 +17,7 @@ from asyncio import Handle, Task, tasks
 from collections.abc import Callable
 from contextvars import Context
 from time import perf_counter, thread_time
-from types import BuiltinMethodType, MethodType
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskwatt import accounts
@@ -34,7 +34,8 @@ log = logging.getLogger("taskwatt")
 LONG_S: Final = 50e-6
 """A step, or a gap before one, that makes reading the CPU clock worth its 0.3 us."""
 ALWAYS_S: Final = -1.0
-"""The limit of a thread on which the end of every step has to be looked at: accounts, pieces that are paid for."""
+"""The limit of a thread of which the end of the running step has to be looked at: a part of it is booked already, or
+all its steps are paid for by a Celery attempt."""
 MAX_COSTS: Final = 32
 """Long steps of a type, between two readings, of which it is noted how many tasks were alive."""
 
@@ -45,33 +46,29 @@ _TASKS: Final[tuple[type, ...]] = (Task, getattr(tasks, "_PyTask", Task))
 
 installed = False
 """Are steps measured? Handles and steps that were handed over may outlive it."""
-_accounting = False
+accounting = False
+"""Has an account been opened in this process? Until then none is looked up."""
 _original: Callable[[Handle], None] = Handle._run
 
 
-def _ignore(_: Any) -> None:
+def _ignore(*_: Any) -> None:
     pass
 
 
-_set_only: Callable[[Any], None] = _ignore
-"""Tells `_run` of the one thread that runs a loop, or that there are none or several."""
-
-
-def accounting() -> bool:
-    """Has any account been opened in this process? Until then none is looked up."""
-    return _accounting
+_tell: Callable[[Any, bool], None] = _ignore
+"""Tells `_run` of the one thread that runs a loop (None: there are none or several), and of `accounting`."""
 
 
 def install() -> None:
     """Patch `asyncio.events.Handle._run`. Idempotent; any thread."""
-    global _accounting, installed, _original, _set_only
+    global accounting, installed, _original, _tell
     if installed:
         return
     installed = True
     _original = Handle._run
-    run, _set_only = _make(_original)
+    run, _tell = _make(_original)
     setattr(Handle, "_run", run)  # noqa: B010  # type checkers allow no other assignment
-    _accounting = accounts.in_use()
+    accounting = accounts.in_use()
     accounts.add_settler(settle)
     alone()
     eager.install()
@@ -79,11 +76,11 @@ def install() -> None:
 
 def uninstall() -> None:
     """Restore it, also while steps run: they end as they began. Idempotent."""
-    global installed, _accounting
+    global installed, accounting
     if not installed:
         return
     installed = False
-    _accounting = False
+    accounting = False
     accounts.remove_settler(settle)
     eager.uninstall()
     if getattr(Handle._run, "__wrapped__", None) is _original:
@@ -93,19 +90,20 @@ def uninstall() -> None:
 def alone() -> None:
     """Loops have started or ended. Where one thread alone runs any, looking up the thread's own costs too much."""
     threads = tuple(loops.running.values())
-    _set_only(threads[0] if len(threads) == 1 else None)
+    _tell(threads[0] if len(threads) == 1 else None, accounting)
 
 
-def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None], Callable[[Any], None]]:  # noqa: C901  # the hot path, in one piece
+def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None], Callable[[Any, bool], None]]:  # noqa: C901  # the hot path, in one piece
     here = cast(Any, loops.here)
-    by_code = types.by_code
+    known, found, readers = types.by_code.get, types.found, types.READERS
     class_of = types.class_of
     clock = perf_counter
     cpu_clock = thread_time
     task_class: Any = Task
-    builtin = BuiltinMethodType
+    builtin, function, method = BuiltinMethodType, FunctionType, MethodType
     step_class: Any = None
     only: Any = None
+    variable: Any = None
 
     def _run(self: Any) -> None:  # noqa: C901
         nonlocal step_class
@@ -114,13 +112,13 @@ def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None],
             thread = here.thread
         callback = self._callback
         kind = class_of(callback)
-        stats: Any
-        coroutine: Any
+        stats: Any = None
+        coroutine: Any = None
         start = 0.0
         try:
             if kind is step_class:
                 coroutine = callback.__self__._coro
-                stats = by_code[id(coroutine.cr_code)]
+                stats = known(id(coroutine.cr_code)) or found[id(coroutine.cr_code), coroutine.__qualname__]
                 if stats.steps >= stats.next_look or thread.step_since:
                     raise LookupError
                 if coroutine.cr_suspended:
@@ -128,24 +126,35 @@ def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None],
                 else:
                     stats.started += 1
                     thread.alive += 1
-            elif kind is builtin and self._args and class_of(callback.__self__) is task_class:
-                coroutine = callback.__self__._coro
-                stats = by_code[id(coroutine.cr_code)]
-                if stats.steps >= stats.next_look or thread.step_since or self is thread.stamped:
-                    raise LookupError
-                if not coroutine.cr_suspended:  # another method of a task that is done
-                    raise LookupError
             else:
-                stats = coroutine = None
-                if step_class is None and kind.__name__ == _STEP:
-                    step_class = kind
+                if kind is builtin:
+                    owner = class_of(callback.__self__)
+                    if owner is task_class and self._args:
+                        coroutine = callback.__self__._coro
+                        stats = known(id(coroutine.cr_code)) or found[id(coroutine.cr_code), coroutine.__qualname__]
+                        if self is thread.stamped or not coroutine.cr_suspended:  # another of a done task's methods
+                            raise LookupError
+                    else:
+                        stats = found[owner, callback.__name__]
+                elif kind is function:
+                    stats = found[id(callback.__code__)]
+                elif kind is method:
+                    code = id(callback.__func__.__code__)
+                    stats = found[(code, class_of(callback.__self__._protocol)) if code in readers else code]
+                else:
+                    if step_class is None and kind.__name__ == _STEP:
+                        step_class = kind
+                    raise LookupError
+                if stats.steps >= stats.next_look or thread.step_since:
+                    raise LookupError
         except (LookupError, AttributeError):  # also: no loop runs here, a coroutine that is not Python's own
-            stats = coroutine = None
+            stats = None
         try:
             if stats is None:
                 _measured(original, self, thread)
                 return
             thread.handle = self
+            thread.inner = stats
             thread.step_since = start = clock()
             if start - thread.end > LONG_S:
                 thread.base_cpu = cpu_clock()
@@ -159,7 +168,11 @@ def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None],
                 guarded(bill_step, thread, stats, start, end, self._context)
             else:
                 stats.wall_s += taken
-            if not coroutine.cr_suspended:
+                if variable is not None:
+                    account = self._context.get(variable)
+                    if account is not None:
+                        guarded(bill_account, stats, account, taken)
+            if coroutine is not None and not coroutine.cr_suspended:
                 guarded(count_end, thread, stats, callback.__self__)
         except BaseException as error:
             hide_this_frame(error)
@@ -171,20 +184,20 @@ def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None],
     _run.__qualname__ = original.__qualname__
     _run.__module__ = original.__module__
 
-    def set_only(thread: Any) -> None:
-        nonlocal only
+    def tell(thread: Any, accounting: bool) -> None:
+        nonlocal only, variable
         only = thread
+        variable = accounts.account if accounting else None
 
-    return _run, set_only
+    return _run, tell
 
 
 def settle() -> None:
     """Bill what the running step has used until now to the account that is current until now."""
-    global _accounting
-    if not _accounting:
-        _accounting = True
-        for thread in tuple(loops.running.values()):
-            thread.limit = ALWAYS_S
+    global accounting
+    if not accounting:
+        accounting = True
+        alone()
     one = loops.here.thread
     if one is not None and one.step_since:
         pay(one)
@@ -197,7 +210,7 @@ def pay(thread: LoopThread) -> None:
     if since < thread.step_since:
         since = thread.step_since
         thread.settled_cpu = 0.0
-    stats = thread.inner or _running_type(thread)
+    stats = thread.inner or types.other
     thread.settled_cpu += _piece(thread, stats, now - since, now, accounts.account.get())
     thread.since = now
     thread.limit = ALWAYS_S
@@ -212,14 +225,7 @@ def resume(thread: LoopThread) -> None:
     """It has ended; what it took is not the step's."""
     thread.since = thread.end = thread.base_wall = perf_counter()
     thread.base_cpu = thread_time()
-
-
-def _running_type(thread: LoopThread) -> CoroutineType:
-    handle: Any = thread.handle
-    if handle is None:
-        return types.other
-    task = task_of(handle._callback)
-    return types.of_callback(handle._callback, handle) if task is None else types.of_task(task)
+    thread.limit = ALWAYS_S
 
 
 def task_of(callback: Any) -> Any:
@@ -259,7 +265,6 @@ def begin_step(thread: LoopThread, callback: Any, arguments: Any, handle: Any) -
         if thread.step_since:
             pause(thread)
             outer = thread.handle, thread.step_since, thread.settled_cpu, thread.inner
-            thread.inner = None
         task = task_of(callback)
         coroutine = None
         if task is None:
@@ -272,6 +277,7 @@ def begin_step(thread: LoopThread, callback: Any, arguments: Any, handle: Any) -
         if token is thread.stamped or stats.steps >= stats.next_look:
             looks.look(token, arguments, thread, stats, coroutine)
         thread.handle = handle
+        thread.inner = stats
         thread.step_since = start = perf_counter()
         if start - thread.end > LONG_S:
             thread.base_cpu = thread_time()
@@ -320,14 +326,15 @@ def _broke_off(thread: LoopThread, stats: CoroutineType, start: float, handle: A
 
 
 def bill_step(thread: LoopThread, stats: CoroutineType, start: float, end: float, context: Context | None) -> None:
-    """After a step that was long, or on a thread with accounts and pieces that are paid for.
+    """After a step that was long, or of which a part is booked already, or all of which is paid for.
 
     `context`: the step's; None: the current.
     """
+    thread.limit = ALWAYS_S if thread.detail else LONG_S
     settled = thread.since > start
     piece = end - thread.since if settled else end - start
     account = None
-    if _accounting:
+    if accounting:
         account = accounts.account.get() if context is None else context.get(accounts.account)
     cpu = _piece(thread, stats, piece, end, account)
     if settled:
@@ -335,18 +342,25 @@ def bill_step(thread: LoopThread, stats: CoroutineType, start: float, end: float
     taken = end - start
     if taken > LONG_S:
         stats.longest_s = max(stats.longest_s, taken)
-        _tell(thread, stats, start, taken, cpu)
+        _tell_long(thread, stats, start, taken, cpu)
 
 
 def _piece(thread: LoopThread, stats: CoroutineType, piece: float, end: float, account: Any) -> float:
     """Book `piece` seconds of wall time that ended at `end`; how much of them was CPU."""
     cpu = piece + _correct(thread, stats, piece, end) if piece > LONG_S else piece
     stats.wall_s += piece
-    if thread.detail or account is not None:
-        billed = account is not None and account.bill(cpu)
-        if billed or thread.detail:
-            stats.paid_s += cpu
+    if account is not None and not thread.detail:
+        bill_account(stats, account, cpu)
+    elif thread.detail:
+        if account is not None:
+            account.bill(cpu)
+        stats.paid_s += cpu
     return cpu
+
+
+def bill_account(stats: CoroutineType, account: accounts.Account, cpu: float) -> None:
+    if account.bill(cpu):
+        stats.paid_s += cpu
 
 
 def _correct(thread: LoopThread, stats: CoroutineType, piece: float, end: float) -> float:
@@ -362,7 +376,7 @@ def _correct(thread: LoopThread, stats: CoroutineType, piece: float, end: float)
     return waited
 
 
-def _tell(thread: LoopThread, stats: CoroutineType, start: float, taken: float, cpu: float) -> None:
+def _tell_long(thread: LoopThread, stats: CoroutineType, start: float, taken: float, cpu: float) -> None:
     if len(stats.costs) < MAX_COSTS:
         stats.costs.append((thread.alive, cpu))
     if taken > loops.threshold_s:
@@ -390,7 +404,7 @@ def end_eager(thread: LoopThread, outer: Any, coroutine: Any, task: Any, began: 
         pay(thread)
         return
     now = perf_counter()
-    account = task.get_context().get(accounts.account) if _accounting else None
+    account = task.get_context().get(accounts.account) if accounting else None
     thread.settled_cpu += _piece(thread, stats, now - thread.since, now, account)
     thread.since = now
     thread.inner = outer

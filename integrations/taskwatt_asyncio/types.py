@@ -6,11 +6,11 @@ not fit shares one type, `other`. No lock: names are claimed with `setdefault`, 
 
 from __future__ import annotations
 
-from asyncio import BufferedProtocol, Handle, TimerHandle
+from asyncio import BufferedProtocol, Handle, TimerHandle, selector_events
 from collections.abc import Callable
 from functools import partial
 from os.path import basename
-from types import CodeType, MethodType
+from types import BuiltinMethodType, CodeType, MethodType, ModuleType
 from types import CoroutineType as NativeCoroutine
 from typing import Any, Final, cast
 
@@ -23,6 +23,13 @@ _MAX_PARTIALS: Final = 8
 
 class_of: Callable[[Any], Any] = type
 """`type` itself, for whom it is too much to know a type of what."""
+
+READERS: Final = frozenset(
+    id(vars(transport)["_read_ready"].__code__)
+    for transport in vars(selector_events).values()
+    if isinstance(transport, type) and "_read_ready" in vars(transport)
+)
+"""Code of asyncio's own that does nothing much but read and call the protocol, which is what it is billed to."""
 
 Place = tuple[str, str, int]
 """Function, file, line."""
@@ -92,7 +99,10 @@ by_name: dict[str, CoroutineType] = {}
 by_code: dict[int, CoroutineType] = {}
 """By `id(code)` of native coroutines whose code says all about their name: what the carriers look up at every step."""
 
-_found: dict[object, CoroutineType] = {}
+found: dict[object, CoroutineType] = {}
+"""All others, by what the carriers have at hand: `id(code)` of a function or a method; `(id(code), qualified name)` of a
+coroutine whose name its code does not say; `(id(code), protocol class)` of a transport's reader (READERS); `(class,
+name)` of a method written in C; the class of any other awaitable."""
 _kept: list[object] = []
 
 
@@ -103,19 +113,19 @@ def of_coroutine(coroutine: Any) -> CoroutineType:
         code: Any = coroutine.cr_code if native else _code_of(coroutine)
         if not isinstance(code, CodeType):
             kind = class_of(coroutine)
-            return _found.get(kind) or _remember(kind, kind, f"{kind.__module__}.{kind.__qualname__}", "task", None)
+            return found.get(kind) or _remember(kind, kind, f"{kind.__module__}.{kind.__qualname__}", "task", None)
         # A wrapped coroutine function (functools.wraps) shares its code with all that its decorator wrapped.
         name: str = coroutine.__qualname__
         if native and name == code.co_qualname:
-            found = by_code.get(id(code))
-            if found is None:
-                found = _type(_qualified(coroutine, code, name), "task", _place(code))
+            one = by_code.get(id(code))
+            if one is None:
+                one = _type(_qualified(coroutine, code, name), "task", _place(code))
                 if len(_kept) < MAX_CODES:
                     _kept.append(code)
-                    by_code[id(code)] = found
-            return found
+                    by_code[id(code)] = one
+            return one
         key = id(code), name
-        return _found.get(key) or _remember(key, code, _qualified(coroutine, code, name), "task", _place(code))
+        return found.get(key) or _remember(key, code, _qualified(coroutine, code, name), "task", _place(code))
     except Exception:
         return other
 
@@ -142,15 +152,15 @@ def of_callback(callback: Any, handle: Handle | None = None) -> CoroutineType:
         code: Any = getattr(function, "__code__", None)
         if not isinstance(code, CodeType):
             return _of_callable(callback, handle)
-        if type(callback) is MethodType and code.co_name in _PROTOCOL_CALLS and _is_transport(function):
+        if type(callback) is MethodType and id(code) in READERS:
             protocol = _protocol_type(callback.__self__)
             if protocol is not None:
                 pair = id(code), protocol
-                return _found.get(pair) or _remember(
+                return found.get(pair) or _remember(
                     pair, code, f"{protocol.__module__}.{protocol.__qualname__}.{_called(protocol)}", "io", None
                 )
         key = id(code)
-        return _found.get(key) or _remember(
+        return found.get(key) or _remember(
             key, code, f"{function.__module__}.{function.__qualname__}", _kind(handle), _place(code)
         )
     except Exception:
@@ -161,7 +171,7 @@ def forget() -> None:
     """After a fork, and when the agent is taken out: nothing was ever counted."""
     global other
     other = CoroutineType(OTHER, "callback")
-    for table in (by_name, by_code, _found):
+    for table in (by_name, by_code, found):
         table.clear()
     _kept.clear()
 
@@ -175,21 +185,28 @@ def _of_callable(callback: Any, handle: Handle | None) -> CoroutineType:
         full = f"{module}.{name}"
     else:
         full = f"{kind.__module__}.{kind.__qualname__}"
-    return by_name.get(full) or _type(full, _kind(handle), None)
+    one = by_name.get(full) or _type(full, _kind(handle), None)
+    if kind is BuiltinMethodType and not isinstance(owner, ModuleType | type):
+        return _keep((class_of(owner), callback.__name__), class_of(owner), one)
+    return one
 
 
 def _remember(key: object, alive: object, name: str, kind: StepKind, place: Place | None) -> CoroutineType:
-    found = _type(name, kind, place)
+    return _keep(key, alive, _type(name, kind, place))
+
+
+def _keep(key: object, alive: object, one: CoroutineType) -> CoroutineType:
+    """Find it by `key` from now on; `alive` is what the key must not outlive."""
     if len(_kept) < MAX_CODES:
         _kept.append(alive)
-        _found[key] = found
-    return found
+        found[key] = one
+    return one
 
 
 def _type(name: str, kind: StepKind, place: Place | None) -> CoroutineType:
-    found = by_name.get(name)
-    if found is not None:
-        return found
+    one = by_name.get(name)
+    if one is not None:
+        return one
     if len(by_name) >= MAX_TYPES:
         return other
     return by_name.setdefault(name, CoroutineType(name, kind, place))
@@ -208,14 +225,6 @@ def _qualified(coroutine: Any, code: CodeType, name: str) -> str:
 
 def _place(code: CodeType) -> Place:
     return code.co_qualname, code.co_filename, code.co_firstlineno
-
-
-_PROTOCOL_CALLS: Final = frozenset({"_read_ready"})
-"""Methods of asyncio's transports that do nothing much but read and call the protocol."""
-
-
-def _is_transport(function: Any) -> bool:
-    return bool(function.__module__ == "asyncio.selector_events")
 
 
 def _protocol_type(transport: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import perf_counter, thread_time
 from typing import Any
 
+from taskwatt import accounts
 from taskwatt.meter import hide_this_frame
 from taskwatt_asyncio import loops, steps
 
@@ -23,18 +24,16 @@ def run_step(callback: Any, *arguments: Any) -> None:
     if begun is None:
         callback(*arguments)
         return
-    thread.inner = begun[0]
     try:
         callback(*arguments)
     except BaseException as error:
         hide_this_frame(error)
         raise
     finally:
-        thread.inner = None
         steps.guarded(steps.finish_step, thread, *begun, None)
 
 
-def run_known_step(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -> None:
+def run_known_step(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -> None:  # noqa: C901  # the hot path, in one piece
     """The same where the task's type was known when the step was scheduled: `_run`'s twin."""
     thread = loops.here.thread
     if thread is None or thread.step_since or not steps.installed or stats.steps >= stats.next_look:
@@ -55,18 +54,20 @@ def run_known_step(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -
         callback(*arguments)
         thread.end = end = perf_counter()
         thread.step_since = 0.0
-        thread.inner = None
         stats.steps += 1
         taken = end - start
         if taken > thread.limit:
             steps.guarded(steps.bill_step, thread, stats, start, end, None)
         else:
             stats.wall_s += taken
+            if steps.accounting:
+                account = accounts.account.get()
+                if account is not None:
+                    steps.guarded(steps.bill_account, stats, account, taken)
         if not coroutine.cr_suspended:
             steps.guarded(steps.count_end, thread, stats, callback.__self__)
     except BaseException as error:
         hide_this_frame(error)
         if start and thread.step_since:
-            thread.inner = None
             steps.guarded(steps.finish_step, thread, stats, steps.task_of(callback), None, start, None)
         raise
