@@ -70,7 +70,8 @@ class Account:
             return False
         row._own_s += seconds
         if row.closed:  # seen only after the addition: whoever comes last books it
-            row._book()
+            with _lock:
+                row._book(_of(row.name, row.outcome))
         return True
 
     def rename(self, name: str) -> None:
@@ -97,14 +98,13 @@ class Account:
             row = _of(self.name, outcome)
             row.number += 1
             row.wall_s += monotonic() - self._opened
-            self._book()
+            self._book(row)
 
-    def _book(self) -> None:
-        """Move what a closed row has paid to the table; a name that it learns afterwards gets the rest."""
-        with _lock:
-            own_s = self._own_s
-            _of(self.name, self.outcome).cpu_s += own_s - self._booked_s
-            self._booked_s = own_s
+    def _book(self, row: _Row) -> None:
+        """Move what a closed row has paid to the table. Holding the lock."""
+        own_s = self._own_s
+        row.cpu_s += own_s - self._booked_s
+        self._booked_s = own_s
 
 
 account: ContextVar[Account | None] = ContextVar("taskwatt_account", default=None)

@@ -85,9 +85,9 @@ def _begin(incoming: Any) -> Request | None:
     try:
         if _broken:
             return None
-        upgrade = incoming.headers.get("Upgrade", "")
-        websocket = incoming.method == "GET" and isinstance(upgrade, str) and upgrade.lower() == "websocket"
-        return begin(WEBSOCKET if websocket else str(incoming.method))
+        method = str(incoming.method)
+        upgrade = incoming.headers.get("Upgrade") if method == "GET" else None
+        return begin(WEBSOCKET if isinstance(upgrade, str) and upgrade.lower() == "websocket" else method)
     except Exception as error:
         _give_up(error)
         return None

@@ -8,7 +8,6 @@ OpenTelemetry's span names: a client may send any word.
 from __future__ import annotations
 
 import os
-from contextvars import ContextVar
 from typing import Final
 
 from taskwatt import accounts
@@ -17,27 +16,31 @@ from taskwatt.runtime import runtime
 
 NO_ROUTE: Final = "(no route)"
 WEBSOCKET: Final = "WEBSOCKET"
+_OTHER: Final = "HTTP"
 _METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", WEBSOCKET}
 )
+_UNROUTED: Final = {method: f"{method} {NO_ROUTE}" for method in (*_METHODS, _OTHER)}
 _FIRST_ERROR: Final = 500
 
 
 class Request:
-    """Open from `begin` to `end`; current in the context that began it, and in those copied from that."""
+    """Open from `begin` to `end`; current in the context that began it, and in those copied from that.
 
-    __slots__ = ("_account", "_before", "method", "open", "prefix", "source", "status")
+    It is found by its account, so that one context variable is set for both.
+    """
 
-    def __init__(self, method: str, source: object, before: Request | None) -> None:
-        self.method = method if method in _METHODS else "HTTP"
+    __slots__ = ("_account", "method", "open", "prefix", "source", "status")
+
+    def __init__(self, method: str, source: object) -> None:
+        self.method = method if method in _METHODS else _OTHER
         self.source = source
         """What a framework tells its requests apart by."""
         self.prefix = ""
         """Of applications that are mounted in each other."""
         self.status = 0
         self.open = True
-        self._before = before
-        self._account = accounts.open_account(f"{self.method} {NO_ROUTE}")
+        self._account = accounts.open_account(_UNROUTED[self.method], self)
 
     def matched(self, route: str) -> None:
         """A router found this template for it; the last one counts."""
@@ -51,13 +54,11 @@ class Request:
             return
         self.open = False
         self._account.close("failed" if outcome == "useful" and self.status >= _FIRST_ERROR else outcome)
-        if _current.get() is self:
-            _current.set(self._before)
+        del self._account  # they hold each other: nothing should wait for the garbage collector
 
 
 _told = 0
 """The process that has said that it serves."""
-_current: ContextVar[Request | None] = ContextVar("taskwatt_request", default=None)
 
 
 def begin(method: str, source: object = None) -> Request:
@@ -69,9 +70,7 @@ def begin(method: str, source: object = None) -> Request:
     if _told != os.getpid():
         _told = os.getpid()
         runtime.measure_self("web")
-    request = Request(method, source, current())
-    _current.set(request)
-    return request
+    return Request(method, source)
 
 
 def forget() -> None:
@@ -82,8 +81,13 @@ def forget() -> None:
 
 def current() -> Request | None:
     """The request that is served in this context; None when it has ended."""
-    request = _current.get()
-    return request if request is not None and request.open else None
+    account = accounts.account.get()
+    while account is not None:
+        request = account.opener
+        if isinstance(request, Request):
+            return request if request.open else None
+        account = account.around
+    return None
 
 
 def outcome_of(error: BaseException) -> Outcome:
