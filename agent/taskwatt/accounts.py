@@ -32,26 +32,34 @@ class _Row:
 
 
 class Account:
-    """Made by `open_account`; closed once. `cpu_s` is what it and the accounts within it have paid until now.
+    """Made, opened and closed once, in one context. `cpu_s` is what it and the accounts within it have paid until now.
 
     Billing takes no lock, so that it costs little: each figure is added to in one statement, which CPython does not
     interrupt. An open row keeps what it paid to itself, and is summed up when somebody reads `rows()`.
     """
 
-    __slots__ = ("_booked_s", "_opened", "_own_s", "_row", "around", "closed", "cpu_s", "name", "opener", "outcome")
+    __slots__ = ("_booked_s", "_opened", "_own_s", "_row", "around", "closed", "cpu_s", "name", "outcome")
 
-    def __init__(self, name: str, around: Account | None, opener: object = None) -> None:
-        self.around = around
+    def __init__(self, name: str = "") -> None:
+        """`name`: its row in the ledger; empty: it only adds up."""
+        self.around = around = current()
         self._row: Account | None = self if name else around._row if around is not None else None
         self._opened = monotonic()
         self._own_s = 0.0
         self._booked_s = 0.0
-        self.name = name
+        self.name = name if not name or name in _names else _capped(name)
         self.outcome: Outcome = "pending"
         self.closed = False
         self.cpu_s = 0.0
-        self.opener = opener
-        """Whatever it was opened for, to be found again in its context."""
+
+    def open(self) -> None:
+        """Current in this context from here on, and in those copied from it."""
+        global _in_use
+        _in_use = True
+        settle()
+        if self._row is self:
+            _open.add(self)
+        account.set(self)
 
     @property
     def has_row(self) -> bool:
@@ -126,15 +134,10 @@ def in_use() -> bool:
     return _in_use
 
 
-def open_account(name: str = "", opener: object = None) -> Account:
+def open_account(name: str = "") -> Account:
     """Make an account current in this context. `name`: its row in the ledger; empty: it only adds up."""
-    global _in_use
-    _in_use = True
-    settle()
-    opened = Account(name if not name or name in _names else _capped(name), current(), opener)
-    if name:
-        _open.add(opened)
-    account.set(opened)
+    opened = Account(name)
+    opened.open()
     return opened
 
 

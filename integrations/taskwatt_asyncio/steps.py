@@ -210,8 +210,7 @@ def pay(thread: LoopThread) -> None:
     if since < thread.step_since:
         since = thread.step_since
         thread.settled_cpu = 0.0
-    stats = thread.inner or types.other
-    thread.settled_cpu += _piece(thread, stats, now - since, now, accounts.account.get())
+    thread.settled_cpu += _piece(thread, thread.inner or types.other, now - since, now, accounts.account.get())
     thread.since = now
     thread.limit = ALWAYS_S
 
@@ -349,11 +348,12 @@ def _piece(thread: LoopThread, stats: CoroutineType, piece: float, end: float, a
     """Book `piece` seconds of wall time that ended at `end`; how much of them was CPU."""
     cpu = piece + _correct(thread, stats, piece, end) if piece > LONG_S else piece
     stats.wall_s += piece
-    if account is not None and not thread.detail:
-        bill_account(stats, account, cpu)
-    elif thread.detail:
-        if account is not None:
-            account.bill(cpu)
+    if (account is not None and account.bill(cpu)) or thread.detail:
+        stats.paid_s += cpu
+    return cpu
+
+
+def bill_account(stats: CoroutineType, account: accounts.Account, cpu: float) -> None:
         stats.paid_s += cpu
     return cpu
 

@@ -100,7 +100,7 @@ by_code: dict[int, CoroutineType] = {}
 """By `id(code)` of native coroutines whose code says all about their name: what the carriers look up at every step."""
 
 found: dict[object, CoroutineType] = {}
-"""All others, by what the carriers have at hand: `id(code)` of a function or a method; `(id(code), qualified name)` of a
+"""All others, by what carriers have at hand: `id(code)` of a function or a method; `(id(code), qualified name)` of a
 coroutine whose name its code does not say; `(id(code), protocol class)` of a transport's reader (READERS); `(class,
 name)` of a method written in C; the class of any other awaitable."""
 _kept: list[object] = []

@@ -56,11 +56,14 @@ def _serving(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
 
 def _noting(original: Callable[..., None]) -> Callable[..., None]:
     @wraps(original)
-    def freeze(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
+    def freeze(self: Any) -> None:
+        original(self)
         request = current()
         if request is not None:
-            canonical = getattr(getattr(getattr(self, "route", None), "resource", None), "canonical", None)
+            try:
+                canonical = self.route.resource.canonical
+            except AttributeError:  # nothing matched
+                return
             if isinstance(canonical, str):
                 request.matched(canonical or "/")
 

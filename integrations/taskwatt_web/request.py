@@ -11,54 +11,44 @@ import os
 from typing import Final
 
 from taskwatt import accounts
+from taskwatt.accounts import Account
 from taskwatt.observations import Outcome
 from taskwatt.runtime import runtime
 
 NO_ROUTE: Final = "(no route)"
 WEBSOCKET: Final = "WEBSOCKET"
 _OTHER: Final = "HTTP"
-_METHODS: Final = frozenset(
-    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", WEBSOCKET}
-)
+_METHODS: Final = ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", WEBSOCKET)
 _UNROUTED: Final = {method: f"{method} {NO_ROUTE}" for method in (*_METHODS, _OTHER)}
 _FIRST_ERROR: Final = 500
 
 
-class Request:
-    """Open from `begin` to `end`; current in the context that began it, and in those copied from that.
+class Request(Account):
+    """Open from `begin` to `end`; current in the context that began it, and in those copied from that."""
 
-    It is found by its account, so that one context variable is set for both.
-    """
-
-    __slots__ = ("_account", "method", "open", "prefix", "source", "status")
+    __slots__ = ("method", "prefix", "source", "status")
 
     def __init__(self, method: str, source: object) -> None:
-        self.method = method if method in _METHODS else _OTHER
+        self.method = method if method in _UNROUTED else _OTHER
         self.source = source
         """What a framework tells its requests apart by."""
         self.prefix = ""
         """Of applications that are mounted in each other."""
         self.status = 0
-        self.open = True
-        self._account = accounts.open_account(_UNROUTED[self.method], self)
+        super().__init__(_UNROUTED[self.method])
 
     def matched(self, route: str) -> None:
         """A router found this template for it; the last one counts."""
-        name = f"{self.method} {route}"
-        if self.open and name != self._account.name:
-            self._account.rename(name)
+        if not self.closed:
+            self.rename(f"{self.method} {route}")
 
     def end(self, outcome: Outcome) -> None:
         """Idempotent. `useful` becomes `failed` when the server was at fault (5xx)."""
-        if not self.open:
-            return
-        self.open = False
-        self._account.close("failed" if outcome == "useful" and self.status >= _FIRST_ERROR else outcome)
-        del self._account  # they hold each other: nothing should wait for the garbage collector
+        self.close("failed" if outcome == "useful" and self.status >= _FIRST_ERROR else outcome)
 
 
-_told = 0
-"""The process that has said that it serves."""
+_told = False
+"""Has this process said that it serves?"""
 
 
 def begin(method: str, source: object = None) -> Request:
@@ -67,27 +57,30 @@ def begin(method: str, source: object = None) -> Request:
     A process that serves measures itself from its first request on.
     """
     global _told
-    if _told != os.getpid():
-        _told = os.getpid()
+    if not _told:
+        _told = True
         runtime.measure_self("web")
-    return Request(method, source)
+    request = Request(method, source)
+    request.open()
+    return request
 
 
 def forget() -> None:
     """The next request is the first one."""
     global _told
-    _told = 0
+    _told = False
+
+
+# Cannot be taken back. Asking for the process's id at each request would be a system call.
+os.register_at_fork(after_in_child=forget)
 
 
 def current() -> Request | None:
     """The request that is served in this context; None when it has ended."""
-    account = accounts.account.get()
-    while account is not None:
-        request = account.opener
-        if isinstance(request, Request):
-            return request if request.open else None
-        account = account.around
-    return None
+    one = accounts.account.get()
+    while one is not None and not isinstance(one, Request):
+        one = one.around
+    return one if one is not None and not one.closed else None
 
 
 def outcome_of(error: BaseException) -> Outcome:
