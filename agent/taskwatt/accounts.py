@@ -38,14 +38,15 @@ class Account:
     interrupt. An open row keeps what it paid to itself, and is summed up when somebody reads `rows()`.
     """
 
-    __slots__ = ("_booked_s", "_opened", "_own_s", "_row", "around", "closed", "cpu_s", "name", "outcome")
+    __slots__ = ("_booked_s", "_opened", "_row", "around", "closed", "cpu_s", "name", "outcome", "own_s")
 
     def __init__(self, name: str = "") -> None:
         """`name`: its row in the ledger; empty: it only adds up."""
         self.around = around = current()
         self._row: Account | None = self if name else around._row if around is not None else None
         self._opened = monotonic()
-        self._own_s = 0.0
+        self.own_s = 0.0
+        """What it has paid as a row."""
         self._booked_s = 0.0
         self.name = name if not name or name in _names else _capped(name)
         self.outcome: Outcome = "pending"
@@ -76,7 +77,7 @@ class Account:
         row = self._row
         if row is None:
             return False
-        row._own_s += seconds
+        row.own_s += seconds
         if row.closed:  # seen only after the addition: whoever comes last books it
             with _lock:
                 row._book(_of(row.name, row.outcome))
@@ -110,7 +111,7 @@ class Account:
 
     def _book(self, row: _Row) -> None:
         """Move what a closed row has paid to the table. Holding the lock."""
-        own_s = self._own_s
+        own_s = self.own_s
         row.cpu_s += own_s - self._booked_s
         self._booked_s = own_s
 
@@ -172,7 +173,7 @@ def rows() -> Mapping[tuple[str, Outcome], RowTally]:
         pending: dict[str, tuple[int, float]] = {}
         for row in _open.copy():
             number, cpu_s = pending.get(row.name, (0, 0.0))
-            pending[row.name] = number + 1, cpu_s + row._own_s
+            pending[row.name] = number + 1, cpu_s + row.own_s
     told.update({(name, "pending"): RowTally(number, cpu_s, 0.0) for name, (number, cpu_s) in pending.items()})
     return told
 

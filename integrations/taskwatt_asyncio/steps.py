@@ -354,11 +354,6 @@ def _piece(thread: LoopThread, stats: CoroutineType, piece: float, end: float, a
 
 
 def bill_account(stats: CoroutineType, account: accounts.Account, cpu: float) -> None:
-        stats.paid_s += cpu
-    return cpu
-
-
-def bill_account(stats: CoroutineType, account: accounts.Account, cpu: float) -> None:
     if account.bill(cpu):
         stats.paid_s += cpu
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextvars import copy_context
 
@@ -96,3 +97,22 @@ def test_names_are_bounded() -> None:
     rows = accounts.rows()
     assert sum(row.number for row in rows.values()) == accounts.MAX_NAMES + 7
     assert rows[OTHER, "useful"].number == 7
+
+
+def test_nothing_is_lost_of_what_other_threads_bill_while_rows_close() -> None:
+    rows = [open_account(f"GET /{number}") for number in range(7)]
+
+    def bills() -> None:
+        for _ in range(20_011):
+            for row in rows:
+                row.bill(2**-20)
+
+    threads = [threading.Thread(target=bills) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for row in reversed(rows):
+        row.close()
+    for thread in threads:
+        thread.join()
+    paid = {key: (row.number, row.cpu_s) for key, row in accounts.rows().items()}
+    assert paid == {(f"GET /{number}", "useful"): (1, 3 * 20_011 * 2**-20) for number in range(7)}
