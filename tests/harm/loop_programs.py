@@ -147,6 +147,7 @@ async def exceptions() -> None:
     """Failing callbacks and tasks, retrieved and not, by the loop's own handler and by one of the program's."""
     loop = asyncio.get_running_loop()
     loop.call_soon(raising_callback)
+    await asyncio.sleep(0.01)
     loop.call_later(0.001, raising_callback)
     await asyncio.sleep(0.02)
     task = asyncio.create_task(fail(), name="never retrieved")

@@ -33,12 +33,10 @@ def test_requests_without_a_route_share_a_row_and_their_iterable_belongs_to_them
     assert server.ask("/unavailable") == [503]
     told = server.told()
     assert told["class"] == "web"
-    assert {(name, outcome): number for name, outcome, number, _ in told["rows"]} == {
-        ("GET (no route)", "useful"): 5,
-        ("GET (no route)", "pending"): 1,
-        ("GET (no route)", "failed"): 2,
-        ("POST (no route)", "useful"): 5,
-    }
+    rows = {(name, outcome): number for name, outcome, number, _ in told["rows"]}
+    # The last one was answered, and its thread may not have come to its end.
+    unsettled = rows.pop(("GET (no route)", "pending")) + rows.pop(("GET (no route)", "failed"))
+    assert (rows, unsettled) == ({("GET (no route)", "useful"): 5, ("POST (no route)", "useful"): 5}, 3)
     billed, truth = server.serve_and_compare(lambda number: [server.ask(f"/{number}", method="POST") for _ in range(5)])
     assert billed["POST (no route)"] == pytest.approx(truth["POST (no route)"], rel=0.03)
 
