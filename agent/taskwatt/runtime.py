@@ -80,7 +80,8 @@ class Runtime:
         """What it measures itself as; None where an integration said when."""
         self._tally_file: TallyFile | None = None
         self._telling = threading.Lock()
-        self._told_at = -math.inf
+        self._told_at = self._ended_at = -math.inf
+        """When tallies were told last, and when because a loop had ended."""
         self._refused = False
         self._directory: AgentDirectory | None = None
         self._runtime_directory: RuntimeDirectory | None = None
@@ -243,18 +244,20 @@ class Runtime:
         segment, tallies = self.segment, self.tallies
         if segment is None or tallies is None or not self.is_child:
             return
-        due = self._told_at + (TELL_AT_ONCE_S if at_once else TELL_EVERY_S) <= time.monotonic()
-        if not due or not self._telling.acquire(blocking=False):
+        last, pause_s = (self._ended_at, TELL_AT_ONCE_S) if at_once else (self._told_at, TELL_EVERY_S)
+        if last + pause_s > time.monotonic() or not self._telling.acquire(blocking=False):
             return
         try:
             self._told_at = time.monotonic()
+            if at_once:
+                self._ended_at = self._told_at
             if self._tally_file is None:
                 self._tally_file = TallyFile(segment.path.with_suffix(SUFFIX))
             self._tally_file.write(tallies())
         except Exception as error:
             if raised_by_a_signal(error):
                 raise
-            self._told_at = math.inf
+            self._told_at = self._ended_at = math.inf
             log.warning("taskwatt cannot tell what event loops did in this pool process: %r", error)
         finally:
             self._telling.release()
