@@ -21,7 +21,7 @@ application = FastAPI()
 @application.get("/a/{item}")
 async def a(item: int) -> int:
     with record("GET /a/{item}"):
-        burn(0.06)
+        burn(0.10)
     return item
 
 
@@ -29,10 +29,10 @@ async def a(item: int) -> int:
 async def b(item: int) -> int:
     """Half of it before it waits, half after; while it waits others run."""
     with record("GET /b/{item}"):
-        burn(0.04)
+        burn(0.12)
     await asyncio.sleep(0.005)
     with record("GET /b/{item}"):
-        burn(0.04)
+        burn(0.12)
     return item
 
 
@@ -42,7 +42,7 @@ async def c() -> None:
 
     async def part() -> None:
         with record("GET /c"):
-            burn(0.04)
+            burn(0.12)
 
     await asyncio.gather(part(), part())
 
@@ -50,21 +50,21 @@ async def c() -> None:
 @application.get("/sync/a/{item}")
 def sync_a(item: int) -> int:
     with record("GET /sync/a/{item}"):
-        burn(0.06)
+        burn(0.10)
     return item
 
 
 @application.get("/sync/b/{item}")
 def sync_b(item: int) -> int:
     with record("GET /sync/b/{item}"):
-        burn(0.08)
+        burn(0.12)
     return item
 
 
 @application.get("/sync/c")
 def sync_c() -> None:
     with record("GET /sync/c"):
-        burn(0.07)
+        burn(0.10)
 
 
 @application.get("/figures")

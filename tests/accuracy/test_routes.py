@@ -17,7 +17,7 @@ from tests.accuracy.conftest import Carrier
 from tests.support.processes import REPOSITORY, stop
 
 BOUND = 0.03
-ROUNDS = 5
+ROUNDS = 4
 PATHS = ("/a/1", "/b/2", "/c", "/sync/a/3", "/sync/b/4", "/sync/c")
 
 
