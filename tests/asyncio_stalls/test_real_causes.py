@@ -73,7 +73,10 @@ def fair(told: Told, block: Callable[[], None], *around: AbstractContextManager[
         stall_in(block)
     found = told()
     assert len(found) == STALLS
-    return [one.cause for one in found if one.run_delay_s < 0.25 * one.duration_s]
+    judged = [one.cause for one in found if one.run_delay_s < 0.25 * one.duration_s]
+    if not judged:
+        pytest.skip("the host had no CPU for any of the stalls: that was their cause")
+    return judged
 
 
 BESIDE: dict[str, Callable[[], AbstractContextManager[None]]] = {

@@ -58,7 +58,7 @@ def test_a_stall_is_told_with_all_that_is_known_of_it(told: Told, tracer: trace.
     assert (stall.loop, stall.task, stall.process_class) == ("MainThread", f"{__name__}.block", "job")
     assert (stall.cause, stall.code is not None) == ("blocking", True)
     assert before_ns <= stall.start_ns <= time.time_ns() - int(stall.duration_s * 1e9) + 1_000_000
-    assert 0.2 <= stall.duration_s < 2.0
+    assert stall.duration_s >= 0.2
     assert 0.0 <= stall.cpu_s < 0.1
     assert (stall.link_trace_id, stall.link_span_id) == ids(spans[0])
     assert stall.stack.splitlines()[-1] == (f'File "{__file__}", line {block.__code__.co_firstlineno + 1}, in block')
