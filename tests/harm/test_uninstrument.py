@@ -88,6 +88,7 @@ def cycle():
 add.delay(0, 0)                          # opens what celery opens
 app.tasks["add"].__trace__ = celery.app.trace.build_tracer("add", app.tasks["add"], app=app)
 tracer = app.tasks["add"].__trace__
+gc.collect()                             # and closes what is garbage of it
 """
 
 
