@@ -182,7 +182,7 @@ class Runtime:
             with own_cost(), suppress(ImportError):  # what cannot be imported is told below
                 import_module("taskwatt.agent")
             with self._lock:
-                if not stopped.is_set() and threading.main_thread().is_alive() and self._assumed is not None:
+                if not stopped.is_set() and not _is_ending() and self._assumed is not None:
                     self.start_agent(self._assumed, service)
 
     def _reclassify(self, default: ProcessClass) -> None:
@@ -226,7 +226,8 @@ class Runtime:
             self.agent.start()
         except Exception as error:
             self.agent = None
-            log.warning("taskwatt could not start its agent in process %d: %r", os.getpid(), error, exc_info=error)
+            if not _is_ending():  # where it has, there is nobody to tell and nothing to measure any more
+                log.warning("taskwatt could not start its agent in process %d: %r", os.getpid(), error, exc_info=error)
             return None
         atexit.register(self._at_exit)
         return self.agent
@@ -356,6 +357,11 @@ class Runtime:
     def _check_fork(self) -> None:
         if self._pid != os.getpid():
             self._after_fork()
+
+
+def _is_ending() -> bool:
+    """Has the interpreter begun to shut down? It refuses new threads well before its main thread counts as ended."""
+    return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
 
 
 def _before_multiprocessing_ends(stop: Callable[[], None]) -> Finalize | None:

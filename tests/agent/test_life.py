@@ -51,6 +51,20 @@ def test_a_script_may_end_before_its_agent_starts_or_while_it_does(start: Start,
     assert (program.output, program.agents) == ("", [])
 
 
+def test_an_agent_that_is_due_while_the_interpreter_ends_does_not_start(start: Start) -> None:
+    """From then on no executor takes work and no thread can be made: starting would fail, and say so."""
+    program = start(
+        source="""
+        import threading, time
+        threading._register_atexit(lambda: time.sleep(1.5))
+        import asyncio, concurrent.futures.thread  # shuts down before that
+        asyncio.run(asyncio.sleep(0))
+        """
+    )
+    assert program.wait() == 0
+    assert (program.output, program.agents) == ("", [])
+
+
 def test_a_script_that_is_run_by_the_command_is_measured(start: Start, receiver: Receiver) -> None:
     program = start(
         "-m",
