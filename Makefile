@@ -8,11 +8,21 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test test-asyncio sanitize demo example check bench peers faults e2e clean
+.PHONY: test test-pythons test-asyncio sanitize demo example check bench peers faults e2e clean
 .NOTPARALLEL:
 
+# Two tests at a time (tests/conftest.py says which), since most of them wait. PYTEST_ARGS="-n 0": one at a time.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# What lies closest to the interpreter, on every other supported version that is on this machine.
+OTHER_PYTHONS := 3.12 3.13
+CLOSEST := $(addprefix tests/,accounts activation asyncio_delivery asyncio_loops asyncio_steps carriers executors label web)
+test-pythons:
+	@for version in $(OTHER_PYTHONS); do \
+		python=$$(tests/support/interpreter "$$version") || { echo "Python $$version is not here: not tested."; continue; }; \
+		$(MAKE) test PYTHON="$$python" VENV=".venv-$$version" PYTEST_ARGS="$(CLOSEST) $(PYTEST_ARGS)" || exit; \
+	done
 
 demo: $(VENV)/.demo
 	$(BIN)/taskwatt demo
@@ -57,7 +67,7 @@ e2e: $(VENV)/.dev
 	$(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist agent/taskwatt_fast/build agent/taskwatt_fast/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(addprefix .venv-,$(OTHER_PYTHONS)) $(PEERS) build dist agent/taskwatt_fast/build agent/taskwatt_fast/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.dev: $(VENV)/.python $(VENV)/.fast pyproject.toml constraints.txt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,41 @@ import pytest
 from tests.support.brokers import RedisServer, redis_binary
 from tests.support.receiver import Receiver
 from tests.support.server import Server
+from tests.support.turns import Turns
 from tests.support.worker import Worker
+
+WAITING = frozenset({"activation", "asyncio_delivery", "delivery", "loss", "web"})
+"""Folders whose tests start processes of their own and then mostly wait for them."""
+
+TURNS = pytest.StashKey[Turns]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The folder is the same for all processes over which a run of the tests is spread."""
+    cache = getattr(config, "cache", None)
+    if cache is not None:
+        config.stash[TURNS] = Turns(cache.mkdir("turns"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The processes over which a run is spread share it by module; what does not wait stays together, in its order."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if Path(module).parent.name in WAITING else "the rest"
+
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Around a test with all its fixtures, those of its module too."""
+    turns = item.config.stash.get(TURNS, None)
+    with turns.taken(alone=item.get_closest_marker("alone") is not None) if turns else nullcontext():
+        return (yield)
 
 
 @pytest.fixture

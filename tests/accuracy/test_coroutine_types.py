@@ -10,6 +10,8 @@ import pytest
 from tests.accuracy.conftest import Carrier
 from tests.accuracy.programs import HERE
 
+pytestmark = pytest.mark.alone
+
 SHARE = 0.05
 TRIES = 3
 

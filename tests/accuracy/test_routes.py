@@ -16,6 +16,8 @@ import pytest
 from tests.accuracy.conftest import Carrier
 from tests.support.processes import REPOSITORY, stop
 
+pytestmark = pytest.mark.alone
+
 BOUND = 0.03
 ROUNDS = 4
 PATHS = ("/a/1", "/b/2", "/c", "/sync/a/3", "/sync/b/4", "/sync/c")

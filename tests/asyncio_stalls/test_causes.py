@@ -9,6 +9,8 @@ import pytest
 from taskwatt.observations import StallCause
 from taskwatt_asyncio.causes import Figures, cause_of
 
+pytestmark = pytest.mark.alone
+
 
 def of_200_ms(cpu: float, run_delay: float, others_cpu: float, wake_ups: float, asleep: float = 0.0) -> Figures:
     """Shares of the stall, and wake-ups of its thread."""

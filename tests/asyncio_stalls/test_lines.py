@@ -15,6 +15,8 @@ import pytest
 
 from tests.asyncio_stalls.conftest import Told
 
+pytestmark = pytest.mark.alone
+
 STALLS = 11
 
 

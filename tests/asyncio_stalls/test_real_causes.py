@@ -16,6 +16,8 @@ import pytest
 from taskwatt.observations import StallCause
 from tests.asyncio_stalls.conftest import Told
 
+pytestmark = pytest.mark.alone
+
 STALLS = 7
 
 

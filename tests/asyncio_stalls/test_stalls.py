@@ -23,6 +23,8 @@ from taskwatt_asyncio.stalls import AT_ONCE, EVERY_S, Bound, stalls, watchdog
 from tests.asyncio_stalls.conftest import Told
 from tests.support.processes import wait_for
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def tracer() -> Iterator[trace.Tracer]:

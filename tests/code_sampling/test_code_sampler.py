@@ -17,6 +17,8 @@ from taskwatt.code_sampler import MAX_SITES, CodeSampler, Samples, Seen, hottest
 from taskwatt.code_site import Line
 from taskwatt.observations import CodeSite
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:

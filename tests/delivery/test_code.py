@@ -13,6 +13,8 @@ from tests.support.processes import wait_for
 from tests.support.receiver import ReceivedSpan, Receiver
 from tests.support.worker import Worker
 
+pytestmark = pytest.mark.alone
+
 
 def hot_code(worker: Worker, task: str) -> dict[str, Any]:
     """What triage says about the task's line; empty as long as it says nothing."""

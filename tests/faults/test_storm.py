@@ -14,6 +14,8 @@ from tests.faults.scenarios.retry_storm import RetryStorm
 from tests.faults.score import score
 from tests.support.brokers import redis_binary
 
+pytestmark = pytest.mark.alone
+
 SEED = 0
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.ledger.measuring import ACTIVITIES, Measure
 
+pytestmark = pytest.mark.alone
+
 NEAR = 0.03
 """How far a task type's CPU may be from what its tasks noted."""
 

@@ -9,6 +9,8 @@ import pytest
 from tests.ledger.measuring import Measure
 from tests.ledger.payloads import payload
 
+pytestmark = pytest.mark.alone
+
 MESSAGES = 12
 ENTRIES = 50_000
 

@@ -10,6 +10,8 @@ import pytest
 from tests.ledger.measuring import Measure
 from tests.support.processes import wait_for
 
+pytestmark = pytest.mark.alone
+
 NEAR = 0.03
 
 

@@ -10,6 +10,8 @@ from tests.loss.books import Told, Truth
 from tests.loss.conftest import StartWorker
 from tests.support.processes import wait_for
 
+pytestmark = pytest.mark.alone
+
 ATTEMPTS = 307
 SMALL = "taskwatt.segments.layout.RING_SLOTS=128"
 """A ring with room for 96 attempts instead of 992."""

@@ -13,6 +13,8 @@ from django.core.handlers.wsgi import WSGIHandler
 from taskwatt_web import django_routes
 from tests.support.server import GUNICORN, HYPERCORN, UVICORN, Server
 
+pytestmark = pytest.mark.alone
+
 ASGI, WSGI = "tests.support.apps.django_app:asgi", "tests.support.apps.django_app:application"
 SERVERS = {
     "uvicorn": (*UVICORN, ASGI),
