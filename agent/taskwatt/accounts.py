@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -66,6 +66,11 @@ class Account:
     def has_row(self) -> bool:
         """Is there a row that pays for it?"""
         return self._row is not None
+
+    @property
+    def row_name(self) -> str:
+        """Of the row that pays for it; empty where none does."""
+        return self._row.name if self._row is not None else ""
 
     def bill(self, seconds: float) -> bool:
         """Pay for `seconds` of CPU. False when no row does: then it is the coroutine type's. Any thread."""
@@ -148,6 +153,12 @@ def current() -> Account | None:
     while one is not None and one.closed:
         one = one.around
     return one
+
+
+def row_in(context: Context) -> str:
+    """The name of the row that pays in a context, which may be running elsewhere; empty for none. Any thread."""
+    one = context.get(account)
+    return one.row_name if one is not None else ""
 
 
 def settle() -> None:

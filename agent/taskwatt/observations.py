@@ -202,6 +202,13 @@ class Stall(NamedTuple):
     """The span that was active in the step; all zero when there was none."""
     link_span_id: bytes
     process_class: ProcessClass = "job"
+    row: str = ""
+    """The row of the ledger that paid for it, `METHOD route` of a request; empty when there was none."""
+
+    @property
+    def name(self) -> str:
+        """What people know it by: of a server all requests have one coroutine type, and each has its row."""
+        return self.row or self.task
 
 
 class CoroutineTally(NamedTuple):

@@ -1,4 +1,5 @@
-"""Steps that held a loop too long: each becomes a record, with its line, its cause, and the span that was active.
+"""Steps that held a loop too long: each becomes a record, with its line, its cause, the span and the row that
+were active.
 
 A loop that blocks all the time is told of by its figures (`slow_steps`); records are bounded.
 """
@@ -15,6 +16,7 @@ from random import getrandbits
 from time import perf_counter
 from typing import Final
 
+from taskwatt.accounts import row_in
 from taskwatt.observations import InterpreterTally, Stall
 from taskwatt.runtime import runtime
 from taskwatt.segments.stall_records import put_stall
@@ -26,7 +28,7 @@ from taskwatt_asyncio.sightings import Sightings
 from taskwatt_asyncio.watchdog import Seen, Watchdog
 
 AT_ONCE: Final = 3
-"""Records of one type that may follow each other; then one in EVERY_S."""
+"""Records of one type or row that may follow each other; then one in EVERY_S."""
 EVERY_S: Final = 2.0
 ALL_AT_ONCE: Final = 20
 ALL_EVERY_S: Final = 0.1
@@ -86,10 +88,13 @@ class Stalls:
         segment = runtime.segment
         seen = self._watchdog.seen(thread, start, duration_s) or self._unwatched(thread)
         site, stack = seen.sightings.found(name) if seen is not None else (None, "")
-        if segment is None or not self._admitted(name, perf_counter()):
+        context = copy_context() if thread.kind == "uvloop" else getattr(thread.handle, "_context", None)
+        row = (seen.row if seen is not None else "") or (row_in(context) if context is not None else "")
+        if segment is None or not self._admitted(row or name, perf_counter()):
             return
         figures = figures_of(seen, start, duration_s, cpu_s)
-        trace_id, span_id = self._active(thread, seen)
+        # What was active while it blocked, or else when it had ended.
+        trace_id, span_id = (seen.span if seen is not None else None) or active_span(context)
         stall = Stall(
             loop=thread.name,
             task=name,
@@ -106,6 +111,7 @@ class Stalls:
             link_trace_id=trace_id,
             link_span_id=span_id,
             process_class=segment.process_class,
+            row=row,
         )
         put_stall(segment, stall)
 
@@ -114,7 +120,7 @@ class Stalls:
         if before is None:
             return None
         now = self._before[thread.ident] = read_once(thread.native_id)
-        return Seen(Sightings(), None, before, now, math.nan, None)
+        return Seen(Sightings(), None, before, now, math.nan, None, "")
 
     def _admitted(self, name: str, now: float) -> bool:
         bound = self._types.get(name)
@@ -127,13 +133,6 @@ class Stalls:
         bound.take()
         self._all.take()
         return True
-
-    def _active(self, thread: LoopThread, seen: Seen | None) -> tuple[bytes, bytes]:
-        """Ids of the span that was active while it blocked, or else when it had ended."""
-        if seen is not None and seen.span is not None:
-            return seen.span
-        context = copy_context() if thread.kind == "uvloop" else getattr(thread.handle, "_context", None)
-        return active_span(context)
 
 
 def active_span(context: Context | None) -> tuple[bytes, bytes]:

@@ -13,6 +13,8 @@ not end.
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import math
 import sys
@@ -20,10 +22,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from time import perf_counter
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
+from taskwatt.accounts import row_in
 from taskwatt.code_site import Line
 from taskwatt.runtime import runtime
 from taskwatt.segments import layout
@@ -32,9 +36,6 @@ from taskwatt_asyncio.interpreter import InterpreterWatch
 from taskwatt_asyncio.loops import LoopThread
 from taskwatt_asyncio.readings import Reading, ThreadReader
 from taskwatt_asyncio.sightings import Sightings, stack_of
-
-if TYPE_CHECKING:
-    from contextvars import Context
 
 Ids: TypeAlias = tuple[bytes, bytes]
 """Of a span."""
@@ -48,6 +49,8 @@ LOOK_RARELY_S: Final = 0.1
 """A tenth of the step's age, from every 10 ms to this."""
 LINGER_S: Final = 1.0
 """How long the thread outlives the last loop: some programs run one after another."""
+_HAS_GET_CONTEXT: Final = hasattr(asyncio.Task, "get_context")
+"""From Python 3.12. Before, a task's context is only found among what it refers to."""
 
 
 class Seen(NamedTuple):
@@ -63,6 +66,8 @@ class Seen(NamedTuple):
     """Share of looks that met the thread asleep in something else than a futex; NaN without any."""
     span: Ids | None
     """The one that was active at the first look; None when there was no look."""
+    row: str
+    """The one that paid at the newest look that met any: of a request the route is known late."""
 
 
 class _Look(NamedTuple):
@@ -78,7 +83,7 @@ class _Look(NamedTuple):
 class _Step:
     """One step, as far as it was seen."""
 
-    __slots__ = ("asleep", "awake", "began", "first", "looked", "sightings", "span")
+    __slots__ = ("asleep", "awake", "began", "first", "looked", "row", "sightings", "span")
 
     def __init__(self, began: float) -> None:
         self.began = self.looked = began
@@ -86,6 +91,7 @@ class _Step:
         self.first: Reading | None = None
         self.asleep = self.awake = 0
         self.span: Ids | None = None
+        self.row = ""
 
 
 class _Watched:
@@ -176,7 +182,8 @@ class Watchdog:
         step = next(steps, _Step(0.0))
         before = next((one for one in reversed(tuple(watched.readings)) if one.at <= start), None)
         looks = step.asleep + step.awake
-        return Seen(step.sightings, step.first, before, now, step.asleep / looks if looks else math.nan, step.span)
+        asleep = step.asleep / looks if looks else math.nan
+        return Seen(step.sightings, step.first, before, now, asleep, step.span, step.row)
 
     # The watchdog's thread.
 
@@ -246,8 +253,10 @@ class Watchdog:
         if look.stack:
             step.sightings.add(look.stack, now - step.looked, late_s)
             step.looked = now
-        if look.context is not None and step.span is None:
-            step.span = self.read_span(look.context)
+        if look.context is not None:
+            step.row = row_in(look.context) or step.row
+            if step.span is None:
+                step.span = self.read_span(look.context)
         asleep = watched.reader.asleep() if look.stack else None
         if asleep is not None and _began(watched.thread, now) == look.began:
             step.asleep += asleep
@@ -273,7 +282,7 @@ def _look_at_all(now: float) -> dict[int, _Look]:
             if frames is None:
                 frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented
             stack = stack_of(frames.get(ident))
-            context = getattr(thread.handle, "_context", None)
+            context = _context_of(thread)
         found[ident] = _Look(began, stack, context)
     return found
 
@@ -281,6 +290,19 @@ def _look_at_all(now: float) -> dict[int, _Look]:
 def _began(thread: LoopThread, now: float) -> float:
     """When the running step did, or where steps are not seen, when a timer of ours should have run; 0.0 for none."""
     return thread.step_since or (thread.due if 0.0 < thread.due < now else 0.0)
+
+
+def _context_of(thread: LoopThread) -> Context | None:
+    """In which the step runs: its handle's, or where handles are not Python's (uvloop), its task's."""
+    handle: Any = thread.handle
+    if handle is not None:
+        return cast(Context, handle._context)
+    task: Any = asyncio.current_task(thread.loop) if thread.step_since else None
+    if task is None:
+        return None
+    if _HAS_GET_CONTEXT:
+        return cast(Context, task.get_context())
+    return next((one for one in gc.get_referents(task) if type(one) is Context), None)
 
 
 def _nothing(_: Context) -> None:

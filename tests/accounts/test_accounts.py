@@ -9,7 +9,7 @@ from contextvars import copy_context
 import pytest
 
 from taskwatt import accounts
-from taskwatt.accounts import open_account
+from taskwatt.accounts import open_account, row_in
 from taskwatt.observations import OTHER
 
 
@@ -43,6 +43,17 @@ def test_what_runs_after_a_row_closed_is_still_its_own() -> None:
     assert later is one
     assert later.bill(0.5)
     assert figures() == {("GET /", "useful"): (1, 0.5)}
+
+
+def test_the_row_that_pays_is_known_of_any_context() -> None:
+    before = copy_context()
+    row = open_account("GET (no route)")
+    span = open_account()
+    within = copy_context()
+    row.rename("GET /items/{id}")
+    span.close()
+    row.close()
+    assert [row_in(context) for context in (before, within, copy_context())] == ["", "GET /items/{id}", ""]
 
 
 def test_an_account_without_a_name_adds_up_and_the_row_around_it_pays() -> None:

@@ -15,15 +15,15 @@ async def item(request: web.Request) -> web.Response:
     return web.Response(text=request.match_info["number"])
 
 
-async def blocking(_: web.Request) -> web.Response:
+async def blocking(request: web.Request) -> web.Response:
     time.sleep(0.3)  # noqa: ASYNC251  # the fault that is to be seen
-    return web.Response(text="at last")
+    return web.Response(text=request.match_info["number"])
 
 
 def application() -> web.Application:
     app = web.Application()
     app.router.add_get("/items/{number}", item)
-    app.router.add_get("/blocking", blocking)
+    app.router.add_get("/blocking/{number}", blocking)
     return app
 
 

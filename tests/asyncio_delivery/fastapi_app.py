@@ -23,7 +23,7 @@ def thread(number: int) -> int:
     return number
 
 
-@app.get("/blocking")
-async def blocking() -> str:
+@app.get("/blocking/{number}")
+async def blocking(number: int) -> int:
     time.sleep(0.3)  # noqa: ASYNC251  # the fault that is to be seen
-    return "at last"
+    return number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_a_server_is_measured_delivered_and_shown(
     wait_for(lambda: program.document().get("loops"), 60, "a loop in the triage")
     for number in range(ITEMS):
         assert answers(f"{url}/items/{number}")
-    assert answers(f"{url}/blocking")
+    assert answers(f"{url}/blocking/0")
 
     def useful() -> float:
         outcome = {"taskwatt__task__outcome": "useful", "taskwatt__process__class": "web"}
@@ -69,6 +70,33 @@ def test_a_server_is_measured_delivered_and_shown(
     assert program.end() == (0 if server == "aiohttp" else -signal.SIGTERM)
     assert program.output == ""
     assert program.agents == []
+
+
+@pytest.mark.parametrize("server", servers(0))
+def test_a_route_that_blocks_the_loop_gives_the_stalls_and_the_incident_its_name(
+    server: str, stack: ExitStack, receiver: Receiver, tmp_path: Path
+) -> None:
+    port = free_port()
+    program = started(stack, receiver, tmp_path, *servers(port)[server])
+    url = f"http://127.0.0.1:{port}"
+    program.serves(f"{url}/items/0")
+    incident = "taskwatt.finding loop_blocked"
+    asked = count()
+
+    def opened() -> bool:
+        assert answers(f"{url}/blocking/{next(asked)}")
+        return bool(receiver.named(incident))
+
+    wait_for(opened, 60, "the incident of a blocked loop")
+    wait_for(lambda: receiver.named("asyncio.stall"), 30, "its stalls")
+    stalls = [one for one in receiver.named("asyncio.stall") if one.attributes["taskwatt.stall.duration"] >= 0.3]
+    named = [(one.name, one.attributes) for one in (*receiver.named(incident), *stalls)]
+    assert {(name, tags["taskwatt.task.name"], tags["code.function.name"]) for name, tags in named} == {
+        (incident, "GET /blocking/{number}", "blocking"),
+        ("asyncio.stall", "GET /blocking/{number}", "blocking"),
+    }
+    (finding,) = [one for one in program.document()["findings"] if one["cause"] == "loop_blocked"]
+    assert (finding["verdict"], finding["task"]) == ("found", "GET /blocking/{number}")
 
 
 def test_a_plain_script_is_measured_delivered_and_leaves_nothing(

@@ -15,6 +15,9 @@ from taskwatt.runtime import runtime
 from taskwatt.segments import SegmentReader
 from taskwatt.segments.records import decode
 from taskwatt_asyncio.stalls import Bound
+from tests.support.carriers import carrier
+
+__all__ = ["carrier"]
 
 Told = Callable[[], list[Stall]]
 

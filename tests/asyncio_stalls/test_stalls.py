@@ -16,11 +16,13 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
+from taskwatt.accounts import open_account
 from taskwatt.observations import InterpreterTally
 from taskwatt.runtime import runtime
 from taskwatt_asyncio.interpreter import InterpreterWatch
 from taskwatt_asyncio.stalls import AT_ONCE, EVERY_S, Bound, stalls, watchdog
 from tests.asyncio_stalls.conftest import Told
+from tests.support.loops import run
 from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.alone
@@ -77,6 +79,39 @@ def test_the_span_is_the_one_that_was_active_while_it_blocked(told: Told, tracer
     asyncio.run(main())
     (stall,) = told()
     assert (stall.link_trace_id, stall.link_span_id) == ids(spans[0])
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_the_row_is_the_one_that_paid_while_it_blocked(told: Told, carrier: str, kind: str) -> None:
+    async def request(route: str) -> None:
+        row = open_account("GET (no route)")
+        row.rename(f"GET {route}")
+        await asyncio.sleep(0.01)
+        time.sleep(0.15)  # noqa: ASYNC251
+        row.close()
+
+    async def main() -> None:
+        await asyncio.create_task(request("/report/{id}"))
+        await asyncio.create_task(request("/orders"))
+        await asyncio.create_task(block(0.15))
+
+    run(main(), kind)
+    found = [(one.name, one.task.rpartition(".")[2]) for one in told()]
+    assert found == [("GET /report/{id}", "request"), ("GET /orders", "request"), (f"{__name__}.block", "block")]
+
+
+def test_one_route_that_blocks_does_not_silence_another(told: Told) -> None:
+    async def request(route: str) -> None:
+        row = open_account(route)
+        time.sleep(0.11)  # noqa: ASYNC251
+        row.close()
+
+    async def main() -> None:
+        for route in ["GET /often"] * 2 * AT_ONCE + ["GET /once"]:
+            await asyncio.create_task(request(route))
+
+    asyncio.run(main())
+    assert [one.row for one in told()][-1] == "GET /once"
 
 
 def test_steps_below_the_threshold_are_not_told(told: Told) -> None:

@@ -91,3 +91,5 @@ def test_a_stall_is_evidence_for_an_incident_of_its_type() -> None:
     assert evidence.keep(STALL, False)
     assert not evidence.keep(STALL._replace(span_id=b"x" * 8), False)
     assert evidence.of("shop.pay") == [(STALL.trace_id, STALL.span_id)]
+    assert evidence.keep(STALL._replace(row="GET /"), False)
+    assert evidence.of("GET /") == [(STALL.trace_id, STALL.span_id)]

@@ -52,7 +52,7 @@ def made(stall: Stall) -> ReadableSpan:
         code_of=lambda _: None,
         keep=lambda _, in_incident: in_incident,
     )
-    assert factory.wanted(stall) is (stall.task != "quiet")
+    assert factory.wanted(stall) is ("quiet" not in (stall.task, stall.row))
     span = factory.span(stall)
     encode_spans([span])
     return span
@@ -91,8 +91,15 @@ def test_an_open_incident_marks_the_stalls_of_its_type() -> None:
     assert dict(made(STALL._replace(task="shop.slow")).attributes or {}) == ATTRIBUTES | marks
 
 
-def test_types_that_are_excluded_get_no_span() -> None:
+def test_a_stall_in_a_row_is_the_row_s() -> None:
+    marks = {"taskwatt.incident.id": "inc-1", "taskwatt.keep": True, "taskwatt.task.name": "shop.slow"}
+    assert dict(made(STALL._replace(row="shop.slow")).attributes or {}) == ATTRIBUTES | marks
+
+
+def test_types_and_rows_that_are_excluded_get_no_span() -> None:
     made(STALL._replace(task="quiet"))
+    made(STALL._replace(row="quiet"))
+    made(STALL._replace(task="quiet", row="GET /"))
 
 
 @pytest.fixture

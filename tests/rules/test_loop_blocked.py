@@ -135,6 +135,17 @@ def test_what_says_more_of_the_same_delay_has_the_word() -> None:
     ]
 
 
+def test_a_request_is_named_by_its_route_and_explained_by_its_type() -> None:
+    routed = stall("own_cpu", COLLECT.name)._replace(row="GET /report/{id}")
+    held = blocked("own_cpu", worst=routed)
+    assert told(window(HANDLER, loops=(held,))) == [("found", "own_cpu", "GET /report/{id}")]
+    (finding,) = loop_blocked.check(window(HANDLER, loops=(held,)))
+    assert finding.summary.startswith("GET /report/{id} holds the event loop by its own computing: ")
+    assert told(window(COLLECT, loops=(held,))) == CLEAR
+    elsewhere = blocked("own_cpu", worst=routed._replace(task="app.other"))
+    assert told(window(COLLECT, loops=(elsewhere,))) == [("found", "own_cpu", "GET /report/{id}")]
+
+
 def test_a_host_that_withholds_the_cpu_has_the_word() -> None:
     host = HostWindow(effective_cpus=2, own_cpu=0.2, own_run_delay=0.8)
     starving = blocked("starved", stalls={}, worst=None, run_delay_s=7.0)

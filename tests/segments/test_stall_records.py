@@ -32,6 +32,12 @@ def test_every_field_of_a_stall_arrives(tmp_path: Path, cause: Any) -> None:
     assert there_and_back(tmp_path, STALL._replace(cause=cause)) == STALL._replace(cause=cause)
 
 
+@pytest.mark.parametrize("stall", [STALL, STALL._replace(code=None, stack="")])
+def test_the_row_of_a_stall_arrives_with_its_code_and_without(tmp_path: Path, stall: Stall) -> None:
+    routed = stall._replace(row="GET /report/{id}")
+    assert there_and_back(tmp_path, routed) == routed
+
+
 def test_a_stall_that_nobody_saw_has_no_code(tmp_path: Path) -> None:
     unseen = STALL._replace(code=None, stack="")
     assert there_and_back(tmp_path, unseen) == unseen
@@ -74,10 +80,11 @@ def test_a_full_ring_takes_no_stall(tmp_path: Path) -> None:
         b"garbage",
         b"[1, 2]",
         b'{"a": 1}',
-        json.dumps(["f", "x.py", -1, 0.5, 1, ""]).encode(),
-        json.dumps(["f", "x.py", 1, 5.0, 1, ""]).encode(),
-        json.dumps(["f", "x.py", 2**70, 0.5, 1, ""]).encode(),
-        json.dumps(["f", "x.py", "one", 0.5, 1, ""]).encode(),
+        json.dumps(["f", "x.py", 1, 0.5, 1, "without a row"]).encode(),
+        json.dumps(["f", "x.py", -1, 0.5, 1, "", ""]).encode(),
+        json.dumps(["f", "x.py", 1, 5.0, 1, "", ""]).encode(),
+        json.dumps(["f", "x.py", 2**70, 0.5, 1, "", ""]).encode(),
+        json.dumps(["f", "x.py", "one", 0.5, 1, "", ""]).encode(),
     ],
 )
 def test_damaged_code_costs_the_code_only(data: bytes) -> None:

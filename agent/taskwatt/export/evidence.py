@@ -1,7 +1,7 @@
 """Which attempts and stalls stay where a backend samples: incidents link to them, so they must not be dropped.
 
 Tail sampling cannot follow a link, and decides before an incident is known. So attempts that waste, and stalls, are
-marked `taskwatt.keep` as they are exported, a few of each task type, and incidents link to marked ones only.
+marked `taskwatt.keep` as they are exported, a few of each task type and route, and incidents link to marked ones only.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Evidence:
 
     def keep(self, observed: Attempt | Stall, in_incident: bool) -> bool:
         """Is its span to be marked? A stall is always evidence. Ask once for each time the span is made."""
-        task = self._tasks.get(observed.task) or self._new(observed.task)
-        self._tasks.move_to_end(observed.task)
+        name = observed.name if isinstance(observed, Stall) else observed.task
+        task = self._tasks.get(name) or self._new(name)
+        self._tasks.move_to_end(name)
         if observed.span_id in task.marked:
             return True
         now = self._clock()

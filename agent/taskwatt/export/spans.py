@@ -51,12 +51,12 @@ class SpanFactory:
 
     def wanted(self, observed: Observed | None) -> bool:
         if isinstance(observed, Stall):
-            return not self._excluded(observed.task)
+            return not self._excluded(observed.task) and not self._excluded(observed.name)
         return observed is not None and observed.sampled and not observed.exported and not self._excluded(observed.task)
 
     def span(self, observed: Observed) -> ReadableSpan:
         if isinstance(observed, Stall):
-            incident = self.incident_of(observed.task)
+            incident = self.incident_of(observed.name)
             keep = self.keep(observed, incident is not None)
             return stall_span(observed, self._resource, SCOPE, keep=keep, incident=incident)
         return self._attempt(observed) if isinstance(observed, Attempt) else self._publish(observed)

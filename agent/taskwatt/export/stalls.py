@@ -47,7 +47,7 @@ def stall_span(
 def stall_attributes(stall: Stall) -> dict[str, Value]:
     """Times in seconds; what is not known is left out."""
     found: dict[str, Value] = {
-        "taskwatt.task.name": stall.task,
+        "taskwatt.task.name": stall.name,
         "taskwatt.process.class": stall.process_class,
         "taskwatt.stall.cause": stall.cause,
         "taskwatt.stall.duration": stall.duration_s,

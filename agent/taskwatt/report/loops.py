@@ -45,7 +45,7 @@ def _worst(stall: Stall | None) -> dict[str, Any] | None:
         return None
     code = stall.code
     where = None if code is None else {"function": code.function, "file": code.file, "line": code.line}
-    return {"task": stall.task or None, "cause": stall.cause, "duration_s": _number(stall.duration_s), "code": where}
+    return {"task": stall.name or None, "cause": stall.cause, "duration_s": _number(stall.duration_s), "code": where}
 
 
 def classes(documents: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ def _explained(loop: LoopWindow, window: Window) -> str:
     """The cause that says more of the same delay, if there is one."""
     if fan_out.is_flooded(loop, window):
         return fan_out.CAUSE
-    if _holder(loop, window) in rescan.claimed(window):
+    if _holding_type(loop, window) in rescan.claimed(window):
         return rescan.CAUSE
     if _cause(loop) == "gil" and gil_contention.is_contended(window):
         return gil_contention.CAUSE
@@ -177,6 +177,11 @@ def _longest(window: Window) -> float:
 
 
 def _holder(loop: LoopWindow, window: Window) -> str:
+    """As people know it: the row of the longest stall, or the type."""
+    return loop.worst.row if loop.worst is not None and loop.worst.row else _holding_type(loop, window)
+
+
+def _holding_type(loop: LoopWindow, window: Window) -> str:
     """Of the longest stall; without one that names it, the type that was longest in its long steps."""
     if loop.worst is not None and loop.worst.task:
         return loop.worst.task

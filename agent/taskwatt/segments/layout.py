@@ -29,7 +29,7 @@ from struct import Struct
 from typing import Final, NamedTuple, Self
 
 MAGIC: Final = b"TASKWATT"
-VERSION: Final = 2
+VERSION: Final = 3
 
 OWNER: Final = 0
 """Role: drains and exports for itself (and its children)."""
@@ -98,8 +98,8 @@ TOTALS: Final = 3
 attempts of that cell so far; retries is the cell's slot."""
 STALL: Final = 4
 """A step that held an event loop. Its cause stands in outcome, its loop in queue, the process class in publisher;
-business, queue_wait and retry_delay hold the thread's CPU, its run-queue delay and the CPU of the other threads. Code
-and stack are spilled."""
+business, queue_wait and retry_delay hold the thread's CPU, its run-queue delay and the CPU of the other threads. Code,
+stack and row are spilled."""
 
 SAMPLED: Final = 1
 REDELIVERED: Final = 2

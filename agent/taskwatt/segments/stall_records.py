@@ -1,6 +1,7 @@
 """Between a record's bytes and the stall of an event loop.
 
-A stall has more to say than a record holds: the line and the stack are spilled, as a short JSON list.
+A stall has more to say than a record holds: the line, the stack and the row are spilled, as a short
+JSON list.
 """
 
 from __future__ import annotations
@@ -63,14 +64,14 @@ def put_stall(segment: SegmentWriter, stall: Stall) -> bool:
 
 
 def spill_of(stall: Stall) -> bytes:
-    """Its code and stack; empty without any. What is too long loses its outer frames."""
-    if stall.code is None and not stall.stack:
+    """Its code, stack and row; empty without any. What is too long loses its outer frames."""
+    if stall.code is None and not stall.stack and not stall.row:
         return b""
     code = stall.code or CodeSite(stall.task, "", "", 0, 0.0, 0)
     site = code.function[:_NAME_MAX], code.file[-_NAME_MAX:], code.line, code.weight, code.samples
     lines = stall.stack.splitlines()
     while True:
-        data = json.dumps([*site, "\n".join(lines)]).encode()
+        data = json.dumps([*site, "\n".join(lines), stall.row[:_NAME_MAX]]).encode()
         if len(data) <= layout.SPILL_MAX or not lines:
             return data
         del lines[: 1 + len(lines) // 8]
@@ -81,7 +82,7 @@ def decode_stall(drained: Drained) -> Stall | None:
     record = Record.unpack(drained.payload)
     if record.outcome >= len(STALL_CAUSES):
         return None
-    code, stack = _seen(drained)
+    code, stack, row = _seen(drained)
     name = drained.publisher
     return Stall(
         loop=drained.queue,
@@ -99,18 +100,19 @@ def decode_stall(drained: Drained) -> Stall | None:
         link_trace_id=record.link_trace_id,
         link_span_id=record.link_span_id,
         process_class=cast(ProcessClass, name) if name in get_args(ProcessClass) else "job",
+        row=row,
     )
 
 
-def _seen(drained: Drained) -> tuple[CodeSite | None, str]:
-    """Code and stack as they were spilled; nothing of damaged data."""
+def _seen(drained: Drained) -> tuple[CodeSite | None, str, str]:
+    """Code, stack and row as they were spilled; nothing of damaged data."""
     try:
-        function, file, line, weight, samples, stack = json.loads(drained.user_data)
+        function, file, line, weight, samples, stack, row = json.loads(drained.user_data)
         code = CodeSite(drained.task, _text(function), _text(file), int(line), float(weight), int(samples))
     except (ValueError, TypeError, OverflowError, RecursionError):
-        return None, ""
+        return None, "", ""
     sound = code.function and 0 <= code.line <= _MAX and 0.0 <= code.weight <= 1.0 and 0 <= code.samples <= _MAX
-    return code if sound else None, _text(stack)
+    return code if sound else None, _text(stack), _text(row)
 
 
 def _text(value: object) -> str:
