@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
 
-from benchmarks import asyncio_cost, asyncio_fleet, asyncio_rest, child, lives, stack, startup
+from benchmarks import asyncio_cost, asyncio_fleet, asyncio_rest, child, lives, stack, stall_lines, startup
 from benchmarks.fleet import Parts
 from benchmarks.results import NotMeasured, Row, table
 
@@ -29,6 +29,7 @@ PARTS = {
     "web": "CPU per request of aiohttp, FastAPI and a small server",
     "loop_idle": "CPU of an event loop that waits",
     "loop_memory": "memory with 100,000 live tasks",
+    "lines": "stalls that are told without the line that held the loop",
 }
 ROUNDS = {
     "startup": 100,
@@ -42,6 +43,7 @@ ROUNDS = {
     "web": 3,
     "loop_idle": 6,
     "loop_memory": 3,
+    "lines": 1,
 }
 
 
@@ -73,6 +75,7 @@ def main() -> int:
             "web": lambda rounds: asyncio_cost.measure("web", asyncio_cost.WEB, rounds, watchers),
             "loop_idle": lambda rounds: asyncio_rest.measure_idle(rounds, watchers),
             "loop_memory": lambda rounds: asyncio_rest.measure_memory(rounds, watchers),
+            "lines": stall_lines.measure,
         }
         for part in chosen:
             print(f"{part}: {PARTS[part]} ...", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
@@ -39,10 +40,13 @@ class InterpreterWatch:
         self._cpu_at_reading = 0.0
         self._threads: dict[int, float] = {}
 
-    def open(self) -> None:
-        """The watchdog begins; on its thread. One that it takes over from may not have closed yet."""
+    def open(self, returned: Callable[[], None] | None = None) -> None:
+        """The watchdog begins; on its thread. One that it takes over from may not have closed yet.
+
+        `returned`: called after each file that is read.
+        """
         self.close()
-        self._reader = ThreadReader(threading.get_native_id())
+        self._reader = ThreadReader(threading.get_native_id(), returned)
         self._delay_s = self._reader.run_delay_s()
         self._since, self._cpu_before = perf_counter(), time.process_time()
 

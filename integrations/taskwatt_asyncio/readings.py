@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -41,8 +42,10 @@ def thread_clock(native_id: int) -> int | None:
 class ThreadReader:
     """Of one thread of this process. Close it when the thread's loop has ended."""
 
-    def __init__(self, native_id: int) -> None:
+    def __init__(self, native_id: int, returned: Callable[[], None] | None = None) -> None:
+        """`returned`: called after each file that is read: meanwhile others may have had the interpreter."""
         self.clock = thread_clock(native_id)
+        self._returned = returned
         self._schedstat, self._status, self._waits_in = (
             _opened(f"/proc/self/task/{native_id}/{name}") for name in ("schedstat", "status", "wchan")
         )
@@ -67,14 +70,14 @@ class ThreadReader:
             return math.nan
 
     def run_delay_s(self) -> float:
-        fields = _text(self._schedstat).split()
+        fields = self._text(self._schedstat).split()
         # All zero means that the kernel was built without the figures: a thread that is seen has run.
         if len(fields) != 3 or fields[0] == fields[1] == b"0" or not fields[1].isdigit():
             return math.nan
         return int(fields[1]) / 1e9
 
     def wake_ups(self) -> float:
-        _, found, rest = _text(self._status).partition(_WAKE_UPS)
+        _, found, rest = self._text(self._status).partition(_WAKE_UPS)
         return float(int(rest.split(None, 1)[0])) if found else math.nan
 
     def asleep(self) -> bool | None:
@@ -82,8 +85,14 @@ class ThreadReader:
 
         None: it does not sleep, or the kernel does not tell.
         """
-        where = _text(self._waits_in)
+        where = self._text(self._waits_in)
         return None if where in (b"", b"0") else b"futex" not in where
+
+    def _text(self, descriptor: int) -> bytes:
+        text = _text(descriptor)
+        if self._returned is not None:
+            self._returned()
+        return text
 
     def close(self) -> None:
         """Idempotent."""

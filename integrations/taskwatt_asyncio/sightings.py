@@ -23,24 +23,37 @@ _FOLDERS: Final = tuple(os.path.dirname(file) + os.sep for file in (asyncio.__fi
 class Sightings:
     """Of one step. Written by the watchdog, read by the loop's thread when the step has ended."""
 
-    __slots__ = ("_lines", "_stacks")
+    __slots__ = ("_lines", "_newest", "_stacks")
 
     def __init__(self) -> None:
         self._lines: dict[Line, tuple[float, int]] = {}
         """Seconds that it stands for, looks."""
         self._stacks: dict[Line, list[Line]] = {}
+        self._newest: tuple[Line, float, float] | None = None
+        """Line, the time since the look before, weight of the newest look."""
 
     def add(self, stack: list[Line], seconds: float, late_s: float) -> None:
         """A look: the stack of the step, innermost first; the time since the look before; how late this one was.
 
         One that is late waited for the interpreter: the line kept it all that time.
         """
+        self._newest = None
         line = choose(stack)
         if line is None or (line not in self._lines and len(self._lines) >= MAX_LINES):
             return
         weight, looks = self._lines.get(line, (0.0, 0))
-        self._lines[line] = weight + min(seconds, _MAX_WEIGHT_S + late_s), looks + 1
+        added = min(seconds, _MAX_WEIGHT_S + late_s)
+        self._lines[line] = weight + added, looks + 1
+        self._newest = line, seconds, added
         self._stacks.setdefault(line, stack[:MAX_FRAMES])
+
+    def waited(self, late_s: float) -> None:
+        """The newest look was only so late for the interpreter; for the rest of it there was no CPU."""
+        newest, self._newest = self._newest, None
+        if newest is not None:
+            line, seconds, added = newest
+            weight, looks = self._lines[line]
+            self._lines[line] = weight - added + min(seconds, _MAX_WEIGHT_S + late_s), looks
 
     def found(self, task: str) -> tuple[CodeSite | None, str]:
         """The line, and the stack with it, innermost last; (None, "") when there was no look."""

@@ -28,7 +28,6 @@ from types import FrameType
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from taskwatt.accounts import row_in
-from taskwatt.code_site import Line
 from taskwatt.runtime import runtime
 from taskwatt.segments import layout
 from taskwatt_asyncio import loops
@@ -47,6 +46,8 @@ LOOK_AFTER_S: Final = 0.03
 LOOK_EVERY_S: Final = 0.01
 LOOK_RARELY_S: Final = 0.1
 """A tenth of the step's age, from every 10 ms to this."""
+GIVEN_AWAY_S: Final = 0.001
+"""Since the last look: so long is nobody away who was not kept out. Reading a file takes a few microseconds."""
 LINGER_S: Final = 1.0
 """How long the thread outlives the last loop: some programs run one after another."""
 _HAS_GET_CONTEXT: Final = hasattr(asyncio.Task, "get_context")
@@ -70,16 +71,6 @@ class Seen(NamedTuple):
     """The one that paid at the newest look that met any: of a request the route is known late."""
 
 
-class _Look(NamedTuple):
-    """At one loop, at one moment."""
-
-    began: float
-    """When the running step did; 0.0 for none."""
-    stack: list[Line]
-    """Innermost first; empty for a step that is too young to be looked at."""
-    context: Context | None
-
-
 class _Step:
     """One step, as far as it was seen."""
 
@@ -99,10 +90,10 @@ class _Watched:
 
     __slots__ = ("former", "reader", "readings", "step", "thread")
 
-    def __init__(self, thread: LoopThread) -> None:
+    def __init__(self, thread: LoopThread, reader: ThreadReader) -> None:
         self.thread = thread
-        self.reader = ThreadReader(thread.native_id)
-        self.readings: deque[Reading] = deque(maxlen=3)
+        self.reader = reader
+        self.readings: deque[Reading] = deque([reader.read()], maxlen=3)
         """One at each waking."""
         self.step = self.former = _Step(0.0)
         """The one before is kept: this thread often gets the interpreter just when a step ends, and before it tells."""
@@ -125,24 +116,37 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._gate = threading.Lock()
         """Held while the thread runs; released to end it."""
+        self._ident = 0
+        """Of the thread."""
+        self._looked_at = 0.0
 
-    def started(self, _: LoopThread) -> None:
+    def started(self, thread: LoopThread) -> None:
         """A loop starts to run, on its thread."""
         if runtime.segment is None or runtime.segment.role != layout.OWNER:
             return  # a pool child holds no thread
         with self._starting:
-            if self._thread is not None and self._thread.is_alive():
-                return
-            self._gate = threading.Lock()
-            self._gate.acquire()
-            self._thread = threading.Thread(target=self._run, args=(self._gate,), name="taskwatt-watch", daemon=True)
-            self._thread.start()
+            running = self._thread is not None and self._thread.is_alive()
+            if not running:
+                self._gate = threading.Lock()
+                self._gate.acquire()
+            self._watch_over(thread)  # its first step may be the one that blocks
+            if not running:
+                gate = self._gate
+                self._thread = threading.Thread(target=self._run, args=(gate,), name="taskwatt-watch", daemon=True)
+                self._thread.start()
+
+    def _watch_over(self, thread: LoopThread) -> _Watched:
+        before = self._watched.get(thread.ident)
+        if before is not None:
+            self._unused.append(before.reader)
+        watched = self._watched[thread.ident] = _Watched(thread, ThreadReader(thread.native_id, self._returned))
+        return watched
 
     def ended(self, thread: LoopThread) -> None:
         """It runs no longer, on its thread: it is not kept alive."""
         watched = self._watched.get(thread.ident)
         if watched is not None and watched.thread is thread:
-            del self._watched[thread.ident]
+            self._watched.pop(thread.ident, None)
             self._unused.append(watched.reader)
 
     def stop(self) -> None:
@@ -177,9 +181,10 @@ class Watchdog:
         watched = self._watched.get(thread.ident)
         if watched is None or watched.thread is not thread:
             return None
+        # First of all: reading gives the interpreter away, and this thread is looked at again.
+        steps = [one for one in (watched.step, watched.former) if start <= one.began <= start + duration_s]
+        step = next((one for one in steps if one.began == start), steps[0] if steps else _Step(0.0))
         now = watched.reader.read(wake_ups=True)
-        steps = (one for one in (watched.step, watched.former) if start <= one.began <= start + duration_s)
-        step = next(steps, _Step(0.0))
         before = next((one for one in reversed(tuple(watched.readings)) if one.at <= start), None)
         looks = step.asleep + step.awake
         asleep = step.asleep / looks if looks else math.nan
@@ -197,24 +202,64 @@ class Watchdog:
                 self._let_go()
 
     def _watch(self, gate: threading.Lock) -> None:
+        self._ident = threading.get_ident()
         now = idle_since = perf_counter()
-        late_s, wait_s = 0.0, LOOK_AFTER_S
-        looks = _look_at_all(now)  # a step may keep the interpreter since this thread was started
-        self.interpreter.open()
+        wait_s = LOOK_AFTER_S
+        self._look(now, 0.0)  # a step may keep the interpreter since this thread was started
+        self.interpreter.open(self._returned)
         while gate is self._gate:  # or another thread has taken over
             if loops.running:
                 idle_since = now
             elif now - idle_since > LINGER_S and self._may_end():
                 return
-            wait_s = min(wait_s, self._visit_all(now, looks, late_s))
-            looks.clear()  # nothing of the program's outlives the look at it
+            wait_s = min(wait_s, self._visit_all(now))
             asked = perf_counter()
             if gate.acquire(timeout=wait_s):
                 return
             now = perf_counter()
+            late_s = now - asked - wait_s
             # Before anything else: reading a file gives the interpreter away, and a step that kept it ends.
-            looks = _look_at_all(now)
-            late_s, wait_s = self.interpreter.probed(now, now - asked - wait_s), TICK_S
+            looked = self._look(now, late_s)
+            late_s = self.interpreter.probed(now, late_s)
+            for step in looked if self._looked_at == now else ():
+                step.sightings.waited(late_s)
+            wait_s = TICK_S
+
+    def _returned(self) -> None:
+        """A file was read, meanwhile others had the interpreter: who kept it is looked at as after a sleep."""
+        late_s = perf_counter() - self._looked_at
+        if late_s > GIVEN_AWAY_S and threading.get_ident() == self._ident:
+            self._look(self._looked_at + late_s, late_s)
+
+    def _look(self, now: float, late_s: float) -> list[_Step]:
+        """At every loop that runs; the steps that were met. Nothing in here gives the interpreter away.
+
+        `late_s`: for how long the interpreter may have been somebody else's.
+        """
+        self._looked_at = now
+        looked: list[_Step] = []
+        frames: dict[int, FrameType] | None = None
+        for ident, watched in list(self._watched.items()):
+            thread, step = watched.thread, watched.step
+            if loops.running.get(ident) is not thread:
+                continue
+            began = _began(thread, now)
+            if began != step.began:
+                watched.former, step = step, _Step(began)
+                watched.step = step
+            if not began or now - began < LOOK_AFTER_S:
+                continue
+            if frames is None:
+                frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented
+            step.sightings.add(stack_of(frames.get(ident)), now - step.looked, late_s)
+            step.looked = now
+            context = _context_of(thread)
+            if context is not None:
+                step.row = row_in(context) or step.row
+                if step.span is None:
+                    step.span = self.read_span(context)
+            looked.append(step)
+        return looked
 
     def _may_end(self) -> bool:
         """False when a loop has started just now and found this thread alive."""
@@ -223,7 +268,7 @@ class Watchdog:
                 self._thread = None
             return self._thread is None
 
-    def _visit_all(self, now: float, looks: dict[int, _Look], late_s: float) -> float:
+    def _visit_all(self, now: float) -> float:
         """How long to wait until the next time."""
         self._close_unused()
         running = dict(loops.running)
@@ -233,58 +278,31 @@ class Watchdog:
         wait_s = TICK_S
         for ident, thread in running.items():
             watched = self._watched.get(ident)
-            if watched is None:
-                watched = self._watched[ident] = _Watched(thread)
+            if watched is None:  # it was interrupted by a loop that ran inside of one of its steps
+                watched = self._watch_over(thread)
                 if loops.running.get(ident) is not thread:  # it ended while files were opened
                     self.ended(thread)
                     continue
-            look = looks.get(ident) or _Look(_began(thread, now), [], None)
-            wait_s = min(wait_s, self._visit(watched, look, now, late_s))
+            wait_s = min(wait_s, self._visit(watched, now))
         return wait_s
 
-    def _visit(self, watched: _Watched, look: _Look, now: float, late_s: float) -> float:
+    def _visit(self, watched: _Watched, now: float) -> float:
         step = watched.step
-        if look.began != step.began:
-            watched.former, step = step, _Step(look.began)
-            watched.step = step
-        if not look.began:
-            watched.readings.append(watched.reader.read_after(watched.readings[-1] if watched.readings else None))
+        if not step.began:
+            watched.readings.append(watched.reader.read_after(watched.readings[-1]))
             return TICK_S
-        if look.stack:
-            step.sightings.add(look.stack, now - step.looked, late_s)
-            step.looked = now
-        if look.context is not None:
-            step.row = row_in(look.context) or step.row
-            if step.span is None:
-                step.span = self.read_span(look.context)
-        asleep = watched.reader.asleep() if look.stack else None
-        if asleep is not None and _began(watched.thread, now) == look.began:
-            step.asleep += asleep
-            step.awake += not asleep
+        if step.looked >= now:
+            asleep = watched.reader.asleep()
+            if asleep is not None and _began(watched.thread, now) == step.began:
+                step.asleep += asleep
+                step.awake += not asleep
         if step.first is None:
             step.first = watched.reader.read(wake_ups=True)
             watched.readings.append(step.first)
-        age = now - look.began
+        age = now - step.began
         if age < LOOK_AFTER_S:
-            return LOOK_AFTER_S - age
+            return LOOK_AFTER_S - max(0.0, age)
         return min(max(age / 10, LOOK_EVERY_S), LOOK_RARELY_S)
-
-
-def _look_at_all(now: float) -> dict[int, _Look]:
-    """By thread, of every loop that runs. Nothing in here gives the interpreter away."""
-    found: dict[int, _Look] = {}
-    frames: dict[int, FrameType] | None = None
-    for ident, thread in dict(loops.running).items():
-        began = _began(thread, now)
-        stack: list[Line] = []
-        context: Context | None = None
-        if began and now - began >= LOOK_AFTER_S:
-            if frames is None:
-                frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]  # documented
-            stack = stack_of(frames.get(ident))
-            context = _context_of(thread)
-        found[ident] = _Look(began, stack, context)
-    return found
 
 
 def _began(thread: LoopThread, now: float) -> float:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from taskwatt_asyncio.stalls import watchdog
 from tests.asyncio_stalls.conftest import Told
+from tests.support.loops import run as run_on
 
 pytestmark = pytest.mark.alone
 
@@ -82,6 +84,21 @@ def test_the_line_that_blocks_is_named(told: Told, block: Callable[[], None], wh
     assert {one.code.file for one in named if one.code} <= {__file__}
     assert all(first < one.code.line <= first + 4 for one in named if one.code)
     assert {one.loop for one in stalls} == {"MainThread" if where == "main" else "loop's own"}
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_loop_is_looked_at_from_its_first_step_on(told: Told, carrier: str, kind: str, unbounded: None) -> None:
+    async def main() -> None:
+        backtracks()
+
+    for _ in range(7):
+        watchdog.stop()
+        run_on(main(), kind)
+    fair = [one for one in told() if one.duration_s >= 0.1 and one.run_delay_s <= 0.1 * one.duration_s]
+    if not fair:
+        pytest.skip("the host had no CPU for any of the stalls: they tell nothing of the line")
+    lines = [one.code.function if one.code is not None else "" for one in fair]
+    assert lines.count("backtracks") >= len(fair) - 1
 
 
 class Echo(asyncio.Protocol):
