@@ -71,8 +71,14 @@ is_first_step(PyObject *coroutine)
     if (suspended == NULL) {
         suspended = attribute(coroutine, "gi_suspended");
     }
+    if (suspended == NULL) { /* Cython's: it waits for something or has not begun */
+        suspended = attribute(coroutine, "cr_await");
+        bool waits = suspended != NULL && suspended != Py_None;
+        Py_XDECREF(suspended);
+        return !waits;
+    }
     bool first = suspended != Py_True;
-    Py_XDECREF(suspended);
+    Py_DECREF(suspended);
     return first;
 }
 

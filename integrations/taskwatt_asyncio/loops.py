@@ -243,7 +243,7 @@ def _attach(loop: Any) -> None:
         for number, task in enumerate(all_tasks(loop)):
             if number >= _MAX_ATTACHED:
                 break
-            if getattr(task.get_coro(), "cr_suspended", False):
+            if types.is_suspended(task.get_coro()):
                 types.of_task(task).started += 1
                 thread.alive += 1
     except Exception as error:

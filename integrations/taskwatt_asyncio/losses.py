@@ -81,7 +81,7 @@ def _count(context: dict[str, Any]) -> None:
             coroutine: Any = context["task"].get_coro()
             stats = types.of_coroutine(coroutine)
             stats.destroyed_pending += 1
-            unborn = getattr(coroutine, "cr_frame", None) is not None and not coroutine.cr_suspended
+            unborn = getattr(coroutine, "cr_frame", None) is not None and not types.is_suspended(coroutine)
             stats.started += unborn  # its end is counted, so its beginning must be
     except Exception as error:
         _say(error)

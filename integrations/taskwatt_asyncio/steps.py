@@ -308,10 +308,7 @@ def _begins(thread: LoopThread, stats: CoroutineType, coroutine: Any, callback: 
     """A step that no future woke is the task's first one, or follows a bare yield."""
     if type(callback).__name__ != _STEP and callback.__name__ != "__step":
         return
-    suspended = getattr(coroutine, "cr_suspended", None)
-    if suspended is None:  # a generator, a coroutine of an extension module
-        suspended = stats.steps > 0 and getattr(coroutine, "gi_suspended", False)
-    if suspended:
+    if types.is_suspended(coroutine):
         stats.self_wakes += 1
     else:
         stats.started += 1
@@ -394,7 +391,7 @@ def end_eager(thread: LoopThread, outer: Any, coroutine: Any, task: Any, began: 
     """A task was made inside the running step; has it also made its first one? Then that is its own."""
     stats = thread.inner
     done = bool(task and task.done())
-    if stats is None or not (done or getattr(coroutine, "cr_suspended", False)):
+    if stats is None or not (done or types.is_suspended(coroutine)):
         thread.inner = outer
         pay(thread)
         return

@@ -138,6 +138,15 @@ def of_task(task: Any) -> CoroutineType:
         return other
 
 
+def is_suspended(coroutine: Any) -> bool:
+    """Has it begun, and does it wait for something? False for one that does not tell."""
+    for name in ("cr_suspended", "gi_suspended"):
+        suspended = getattr(coroutine, name, None)
+        if suspended is not None:
+            return bool(suspended)
+    return getattr(coroutine, "cr_await", None) is not None  # Cython's: it waits for something or has not begun
+
+
 def of_callback(callback: Any, handle: Handle | None = None) -> CoroutineType:
     """The type of any other callback: partials and methods by what they call, protocol callbacks by their protocol.
 
@@ -220,6 +229,7 @@ def _code_of(coroutine: Any) -> Any:
 def _qualified(coroutine: Any, code: CodeType, name: str) -> str:
     frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
     module = frame.f_globals.get("__name__") if frame is not None else None
+    module = module or getattr(coroutine, "__module__", None)  # of an extension module the frame has no globals
     return f"{module or basename(code.co_filename).removesuffix('.py')}.{name}"
 
 
