@@ -26,6 +26,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
+_stated: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def state() -> Callable[[str], None]:
+    """Say what was reached: it stands below the results, whatever they are."""
+    return _stated.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in _stated:
+        terminalreporter.write_line(line)
+
+
 @dataclass(frozen=True)
 class Backends:
     collector: Collector

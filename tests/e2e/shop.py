@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from typing import Any
 
-from celery.signals import worker_process_init
+from celery.signals import after_setup_logger, worker_process_init
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
@@ -16,6 +17,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from tests.support.tasks import app, burn_for
 
 TYPES = 500
+
+
+@after_setup_logger.connect(weak=False)
+def say_less(**_: object) -> None:
+    """No two lines for each attempt: the CPU that they take is wanted for more attempts."""
+    for name in ("celery.app.trace", "celery.worker.strategy"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @worker_process_init.connect(weak=False)

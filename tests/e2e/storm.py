@@ -17,6 +17,10 @@ SERVICE: Final = "storm"
 FINDING: Final = "taskwatt.finding retry_storm"
 TASKS: Final = 600
 LASTS_S: Final = 75
+BURN_S: Final = 0.0005
+"""Little beside what Celery itself uses for an attempt that is retried at once: the rate is bounded by the CPUs."""
+RATE: Final = 500
+"""Attempts a second for which evidence is promised; a machine with other work to do makes fewer."""
 WASTE_ALERTS: Final = {"CeleryRetryStorm", "CeleryWastedCores", "TaskwattIncident"}
 
 
@@ -30,8 +34,12 @@ class Storm:
         worker = start_shop(backends, SERVICE, options=("--concurrency", "2"))
         until = time.time() + LASTS_S
         for _ in range(TASKS):
-            worker.send("charge", until)
+            worker.send("charge", until, BURN_S)
         return cls(backends, worker)
+
+    @property
+    def attempts(self) -> int:
+        return int(self.backends.prometheus.value(f'sum(celery_task_attempts_total{{job="{SERVICE}"}})'))
 
     def findings(self, **tags: str) -> list[JaegerSpan]:
         """Its incident's spans, oldest first."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 from redis import Redis
 
 from tests.e2e.conftest import Backends
-from tests.e2e.storm import FINDING, LASTS_S, SERVICE, TASKS, WASTE_ALERTS, Storm
+from tests.e2e.storm import FINDING, LASTS_S, RATE, SERVICE, TASKS, WASTE_ALERTS, Storm
 from tests.support.processes import wait_for
 from tests.support.worker import Worker
 
@@ -32,8 +32,9 @@ def test_few_segments_tell_its_life_each_linked_to_the_one_before(storm: Storm) 
     assert "error" not in found[-1].tags
 
 
-def test_every_link_of_every_incident_span_resolves(storm: Storm) -> None:
+def test_every_link_of_every_incident_span_resolves(storm: Storm, state: Callable[[str], None]) -> None:
     jaeger = storm.backends.jaeger
+    state(f"storm: {storm.attempts / LASTS_S:.0f} attempts a second (evidence is promised for {RATE})")
     found = jaeger.find(SERVICE, FINDING)
     links = {link for one in found for link in one.links}
     assert all(one.links for one in found)
@@ -45,14 +46,12 @@ def test_every_link_of_every_incident_span_resolves(storm: Storm) -> None:
         assert span.operation in {FINDING, "run/tests.charge"}
 
 
-def test_jaeger_holds_a_bounded_part_of_the_storm(storm: Storm) -> None:
+def test_jaeger_holds_a_bounded_part_of_the_storm(storm: Storm, state: Callable[[str], None]) -> None:
     traces = storm.backends.jaeger.search(SERVICE, "run/tests.charge")
     marked = {one.trace_id for trace in traces for one in trace if one.tags.get("taskwatt.keep")}
-    attempts = storm.backends.prometheus.value('sum(celery_task_attempts_total{job="storm"})')
     spans = sum(len(trace) for trace in traces)
-    print(
-        f"{attempts:.0f} attempts of {TASKS} tasks: {len(traces)} traces, {len(marked)} of them marked, {spans} spans"
-    )
+    held = f"{len(traces)} traces, {len(marked)} of them marked, {spans} spans"
+    state(f"storm: of {storm.attempts} attempts of {TASKS} tasks Jaeger holds {held}")
     assert len(marked) <= 2 + (LASTS_S + 30) / 10
     # A tenth by trace id, within five standard deviations, and what is marked.
     assert len(traces) <= TASKS * 0.1 + 5 * (TASKS * 0.1 * 0.9) ** 0.5 + len(marked)
