@@ -200,6 +200,7 @@ class Prometheus(Backend):
         for slow, fast in (
             ("[3m]", "[20s]"),
             ("[5m:15s]", "[15s:1s]"),
+            ("[2m:15s]", "[5s:1s]"),
             ("[10m]", "[20s]"),
             ("offset 10m", "offset 20s"),
         ):
