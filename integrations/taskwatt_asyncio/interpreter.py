@@ -43,7 +43,7 @@ class InterpreterWatch:
     def open(self, returned: Callable[[], None] | None = None) -> None:
         """The watchdog begins; on its thread. One that it takes over from may not have closed yet.
 
-        `returned`: called after each file that is read.
+        `returned`: called after each call that gave the interpreter to others.
         """
         self.close()
         self._reader = ThreadReader(threading.get_native_id(), returned)

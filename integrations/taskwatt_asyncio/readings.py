@@ -43,11 +43,11 @@ class ThreadReader:
     """Of one thread of this process. Close it when the thread's loop has ended."""
 
     def __init__(self, native_id: int, returned: Callable[[], None] | None = None) -> None:
-        """`returned`: called after each file that is read: meanwhile others may have had the interpreter."""
+        """`returned`: called after each call that gave the interpreter to others."""
         self.clock = thread_clock(native_id)
-        self._returned = returned
+        self._returned = returned or _nothing
         self._schedstat, self._status, self._waits_in = (
-            _opened(f"/proc/self/task/{native_id}/{name}") for name in ("schedstat", "status", "wchan")
+            self._opened(f"/proc/self/task/{native_id}/{name}") for name in ("schedstat", "status", "wchan")
         )
 
     def read(self, *, wake_ups: bool = False) -> Reading:
@@ -90,9 +90,13 @@ class ThreadReader:
 
     def _text(self, descriptor: int) -> bytes:
         text = _text(descriptor)
-        if self._returned is not None:
-            self._returned()
+        self._returned()
         return text
+
+    def _opened(self, path: str) -> int:
+        descriptor = _opened(path)
+        self._returned()
+        return descriptor
 
     def close(self) -> None:
         """Idempotent."""
@@ -102,6 +106,7 @@ class ThreadReader:
             if descriptor >= 0:
                 with suppress(OSError):
                     os.close(descriptor)
+                self._returned()
 
 
 def read_once(native_id: int) -> Reading:
@@ -127,3 +132,7 @@ def _text(descriptor: int) -> bytes:
         return os.pread(descriptor, 4096, 0)
     except OSError:
         return b""
+
+
+def _nothing() -> None:
+    pass

@@ -226,7 +226,7 @@ class Watchdog:
             wait_s = TICK_S
 
     def _returned(self) -> None:
-        """A file was read, meanwhile others had the interpreter: who kept it is looked at as after a sleep."""
+        """Of a call that gave the interpreter to others: who kept it is looked at as after a sleep."""
         late_s = perf_counter() - self._looked_at
         if late_s > GIVEN_AWAY_S and threading.get_ident() == self._ident:
             self._look(self._looked_at + late_s, late_s)

@@ -75,7 +75,7 @@ def test_the_line_that_blocks_is_named(told: Told, block: Callable[[], None], wh
     stalls = [one for one in told() if one.duration_s >= 0.1]
     assert len(stalls) > STALLS // 2
     # On a machine where others want the CPUs, the watchdog waits for one as the loop does.
-    fair = [one for one in stalls if one.run_delay_s <= 0.1 * one.duration_s]
+    fair = [one for one in stalls if one.run_delay_s <= 0.5 * one.duration_s]
     if len(fair) < 5:
         pytest.skip("the host had no CPU for most of the stalls: they tell nothing of the line")
     named = [one for one in fair if one.code is not None and block.__name__ in one.code.function]
@@ -94,7 +94,7 @@ def test_a_loop_is_looked_at_from_its_first_step_on(told: Told, carrier: str, ki
     for _ in range(7):
         watchdog.stop()
         run_on(main(), kind)
-    fair = [one for one in told() if one.duration_s >= 0.1 and one.run_delay_s <= 0.1 * one.duration_s]
+    fair = [one for one in told() if one.duration_s >= 0.1 and one.run_delay_s <= 0.5 * one.duration_s]
     if not fair:
         pytest.skip("the host had no CPU for any of the stalls: they tell nothing of the line")
     lines = [one.code.function if one.code is not None else "" for one in fair]
