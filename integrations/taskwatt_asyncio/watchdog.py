@@ -6,9 +6,9 @@ often enough to meet every step that holds its loop for 100 ms. A step that last
 
 A call in C that keeps the interpreter (a catastrophic regex) keeps this thread from looking, too. But it has asked for
 the interpreter by then, and Python hands it over where that call returns, before the next line runs: the look that
-comes late meets the line. `faulthandler`'s timer looks in time, and was rejected: it reads the stacks of threads that
-run, and a program that computes was killed by it within 1,000 looks; and a process that is forked while it is set does
-not end.
+comes late meets the line, wherever this thread was kept out: asleep, or reading a file. `faulthandler`'s timer looks in
+time, and was rejected: it reads the stacks of threads that run, and a program that computes was killed by it within
+1,000 looks; and a process that is forked while it is set does not end.
 """
 
 from __future__ import annotations
