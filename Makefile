@@ -17,7 +17,7 @@ test: $(VENV)/.dev
 
 # What lies closest to the interpreter, on every other supported version that is on this machine.
 OTHER_PYTHONS := 3.12 3.13
-CLOSEST := $(addprefix tests/,accounts activation asyncio_delivery asyncio_loops asyncio_steps carriers executors label web)
+CLOSEST := $(addprefix tests/,accounts activation asyncio_delivery asyncio_loops asyncio_steps carriers cython_tasks executors label web)
 test-pythons:
 	@for version in $(OTHER_PYTHONS); do \
 		python=$$(tests/support/interpreter "$$version") || { echo "Python $$version is not here: not tested."; continue; }; \

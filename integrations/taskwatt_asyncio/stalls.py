@@ -172,7 +172,20 @@ def figures_of(seen: Seen | None, start: float, duration_s: float, cpu_s: float)
         return replace(known, run_delay_s=0.0, others_cpu_s=0.0) if most_s <= _LITTLE * duration_s else known
     others_s = (since.process_cpu_s - since.cpu_s) * min(1.0, duration_s / max(since.at, 1e-9))
     run_delay_s = min(since.run_delay_s, duration_s - cpu_s)
-    return replace(known, run_delay_s=run_delay_s, others_cpu_s=max(0.0, others_s), asleep=seen.asleep)
+    return replace(
+        known,
+        run_delay_s=run_delay_s,
+        others_cpu_s=max(0.0, others_s),
+        wake_ups=_wake_ups(since, first, now, duration_s),
+        asleep=seen.asleep,
+    )
+
+
+def _wake_ups(since: Reading, first: Reading | None, now: Reading, duration_s: float) -> float:
+    """In a step that was met late: as often as after that; else what is known from before it, at the most so many."""
+    if first is None or now.at - first.at < _ENOUGH_S:
+        return since.wake_ups
+    return (now.wake_ups - first.wake_ups) * duration_s / (now.at - first.at)
 
 
 def _since(before: Reading, now: Reading) -> Reading:

@@ -93,7 +93,7 @@ class _Watched:
     def __init__(self, thread: LoopThread, reader: ThreadReader) -> None:
         self.thread = thread
         self.reader = reader
-        self.readings: deque[Reading] = deque([reader.read()], maxlen=3)
+        self.readings: deque[Reading] = deque([reader.read(wake_ups=True)], maxlen=3)
         """One at each waking."""
         self.step = self.former = _Step(0.0)
         """The one before is kept: this thread often gets the interpreter just when a step ends, and before it tells."""
