@@ -141,5 +141,6 @@ def test_a_blocked_loop_is_found_in_jaeger_with_its_line_and_raises_the_alert(
     assert tags["code.file.path"].endswith("tests/e2e/web.py")
     stall = backends.jaeger.find("blocked", "asyncio.stall")[-1]
     assert (stall.tags["taskwatt.stall.cause"], stall.tags["code.function.name"]) == ("blocking", "report")
+    assert [one["taskwatt.task.name"] for one in (tags, stall.tags)] == ["GET /report"] * 2
     assert "AsyncioLoopLag" not in seen
     assert backends.jaeger.find("unblocked", FINDING) == []
