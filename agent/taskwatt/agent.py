@@ -76,6 +76,8 @@ class Agent:
         self.ledger = Ledger()
         self.dropped: dict[str, int] = {}
         self.slots = 0
+        self.attempts_carrier = ""
+        """How attempts are measured: a sentence."""
         self._tasks = TaskWindows()
         self._charging = Charging(process_class, self.ledger, self._tasks, received, tallies)
         self.loops = LoopWindows(WINDOWS)
@@ -269,7 +271,7 @@ class Agent:
             findings=findings,
             incidents=self._incidents.active,
             processes=self._describe(live),
-            carriers=self.loops.carriers,
+            carriers=[*self.loops.carriers, *filter(None, [self.attempts_carrier])],
         )
         self._document["agent"] = {
             "identity": self._directory.path.name,

@@ -113,6 +113,9 @@ _ENDED_FORMAT: Final = "dd dddddd Q BB I Q"
 RECORD: Final = Struct(f"<{_BEGUN_FORMAT} {_ENDED_FORMAT}")
 _BEGUN: Final = Struct(f"<{_BEGUN_FORMAT}")
 _ENDED: Final = Struct(f"<{_ENDED_FORMAT}")
+BEGUN_SIZE: Final = _BEGUN.size
+ENDED_SIZE: Final = _ENDED.size
+"""Bytes of the two halves of a record."""
 
 
 class Record(NamedTuple):
@@ -224,6 +227,12 @@ def _fitted(code: str, value: float | bytes) -> float | bytes:
 
 IN_FLIGHT: Final = Struct("<IQdd")
 """CRC-32 of the rest and the record, attempt number, process CPU at start (s), reaped children's CPU at start (s)."""
+
+
+HOT_LAYOUT: Final = " | ".join(
+    (*(one.format for one in (HEAD, RECORD, IN_FLIGHT, BODY, PROGRESS)), " ".join(Record._fields))
+)
+"""All of it that the accelerator writes: it was built for exactly one."""
 
 
 def boot_bytes(boot_id: str) -> bytes:
