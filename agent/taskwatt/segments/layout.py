@@ -197,11 +197,18 @@ def with_flags(begun: bytes, flags: int) -> bytes:
     return begun[:1] + bytes((flags,)) + begun[2:]
 
 
+def picking(*names: str) -> Struct:
+    """Reads these fields of a record alone, in its order: reading all of them takes three times as long."""
+    codes = zip(Record._fields, _CODES.findall(f"{_BEGUN_FORMAT} {_ENDED_FORMAT}"), strict=True)
+    return Struct("<" + "".join(code if name in names else f"{struct.calcsize(f'<{code}')}x" for name, code in codes))
+
+
+_CODES: Final = re.compile(r"\d*[a-zA-Z]")
 _BEGUN_FIELDS: Final = Record._fields.index("duration")
 
 
 def _all_fitted(codes: str, fields: tuple[float | bytes, ...]) -> list[float | bytes]:
-    return [_fitted(code, value) for code, value in zip(re.findall(r"\d*[a-zA-Z]", codes), fields, strict=True)]
+    return [_fitted(code, value) for code, value in zip(_CODES.findall(codes), fields, strict=True)]
 
 
 _BOUNDS: Final = {
