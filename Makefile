@@ -54,7 +54,7 @@ sanitize: $(VENV)/.dev
 	rm -rf $(SANITIZED)
 	CFLAGS="-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
 	LDFLAGS="-fsanitize=address,undefined" $(INSTALL) --no-deps --target $(SANITIZED) ./agent/taskwatt_fast
-	rm -rf agent/taskwatt_fast/build
+	rm -rf agent/taskwatt_fast/build agent/taskwatt_fast/*.egg-info
 	PYTHONPATH=$(SANITIZED) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	$(BIN)/python -m pytest tests/carriers $(PYTEST_ARGS)
@@ -75,12 +75,12 @@ $(VENV)/.dev: $(VENV)/.python $(VENV)/.fast pyproject.toml constraints.txt
 	touch $@ $(VENV)/.demo
 
 # The accelerator in C. Where it cannot be built everything else works without it; either way one line says so.
-$(VENV)/.fast: $(VENV)/.python $(wildcard agent/taskwatt_fast/*.[ch] agent/taskwatt_fast/*.py*)
+$(VENV)/.fast: $(VENV)/.python $(wildcard agent/taskwatt_fast/*.[ch] agent/taskwatt_fast/attempts_in_c/*.[ch] agent/taskwatt_fast/*.py*)
 	@$(subst --quiet,--verbose,$(INSTALL)) --force-reinstall ./agent/taskwatt_fast >$(VENV)/fast.log 2>&1 || true
 	@rm -rf agent/taskwatt_fast/build agent/taskwatt_fast/*.egg-info
-	@cd $(VENV) && bin/python -c 'import taskwatt_fast._carrier' >>fast.log 2>&1 \
+	@cd $(VENV) && bin/python -c 'import taskwatt_fast._attempts, taskwatt_fast._carrier' >>fast.log 2>&1 \
 		&& echo "The accelerator is built." \
-		|| echo "The accelerator is not built ($(VENV)/fast.log says why): asyncio is measured in pure Python."
+		|| echo "The accelerator is not built ($(VENV)/fast.log says why): everything is measured in pure Python."
 	@touch $@
 
 $(PEERS)/.installed: benchmarks/peers.py constraints.txt | $(VENV)/.dev

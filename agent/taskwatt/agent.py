@@ -44,7 +44,9 @@ WINDOWS: Final = (10, 60)
 QUIET_CORES: Final = 0.02
 """Below this no finding is worth a word, and an idle worker stays far below it."""
 QUIET_EVERY_S: Final = 5.0
-"""How often a quiet worker is judged, and its document written: a third of what report.freshness calls stale."""
+"""How often a quiet worker's document is written: a third of what report.freshness calls stale."""
+QUIET_JUDGED_S: Final = 15.0
+"""How often it is judged: nothing is there that could have changed."""
 VERDICTS_EVERY_S: Final = 60.0
 RECOVER_EVERY_S: Final = 30.0
 _MODES: Final = {0: "none yet", 1: "own", 2: "provider", 3: "official"}
@@ -72,10 +74,13 @@ class Agent:
         """
         self._runtime, self._directory, self._segment = runtime, directory, segment
         self._class: ProcessClass = process_class
+        self._latest = directory.latest
         self._deaths, self._ended_as = deaths, ended_as
         self.ledger = Ledger()
         self.dropped: dict[str, int] = {}
         self.slots = 0
+        self.attempts_carrier = ""
+        """How attempts are measured: a sentence."""
         self._tasks = TaskWindows()
         self._charging = Charging(process_class, self.ledger, self._tasks, received, tallies)
         self.loops = LoopWindows(WINDOWS)
@@ -104,7 +109,7 @@ class Agent:
         self._seen: AbstractSet[int] = set()
         """Processes that were seen by the tick before."""
         self._last_clock: dict[int, tuple[float, float]] = {}
-        self._verdicts_at = self._recover_at = self._judge_at = self._busy_at = 0.0
+        self._verdicts_at = self._recover_at = self._judge_at = self._write_at = self._busy_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskwatt", daemon=True)
         self._window: Window | None = None
@@ -236,11 +241,19 @@ class Agent:
         self._drops.append(sum(self.dropped.values()))
         del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
         if self._quiet(now, collected.live, served) and now < self._judge_at:
-            with suppress(OSError):
-                os.utime(self._directory.latest)  # whoever recovers a dead agent asks when it last lived
+            self._say_again(now)
             return
-        self._judge_at = now + QUIET_EVERY_S
+        self._judge_at, self._write_at = now + QUIET_JUDGED_S, now + QUIET_EVERY_S
         self._judge(now, collected.live)
+
+    def _say_again(self, now: float) -> None:
+        if now >= self._write_at:
+            self._write_at = now + QUIET_EVERY_S
+            self._document["agent"]["updated_ns"] = time.time_ns()
+            self._publish_verdicts(now)
+            return
+        with suppress(OSError):
+            os.utime(self._latest)  # whoever recovers a dead agent asks when it last lived
 
     def _quiet(self, now: float, live: Sequence[Live], served: Sequence[Served]) -> bool:
         """Would judging say what it said the last time? Nothing ran, ended or burned within the longest window."""
@@ -269,7 +282,7 @@ class Agent:
             findings=findings,
             incidents=self._incidents.active,
             processes=self._describe(live),
-            carriers=self.loops.carriers,
+            carriers=[*self.loops.carriers, *filter(None, [self.attempts_carrier])],
         )
         self._document["agent"] = {
             "identity": self._directory.path.name,
@@ -372,7 +385,7 @@ class Agent:
         temporary = self._directory.path / "latest.tmp"
         try:
             temporary.write_text(json.dumps(self._document))
-            temporary.replace(self._directory.latest)
+            temporary.replace(self._latest)
         except OSError as error:
             if not self.dropped.get("latest"):
                 log.warning("taskwatt cannot write to %s and drops what does not fit: %s", self._directory.path, error)

@@ -25,6 +25,8 @@ LINUX: Final = sys.platform.startswith("linux")
 
 _CPUCLOCK_SCHED: Final = 2
 _CPUCLOCK_THREAD: Final = 4
+_SINCE_BOOT: Final = 7
+"""CLOCK_BOOTTIME, which /proc/uptime shows and processes' starts are told by."""
 _SINGLE_THREADED_LINKS: Final = 3
 """Links of /proc/<pid>/task with one thread in it: `.`, `..` and the thread."""
 
@@ -181,6 +183,8 @@ def pid_namespace() -> int:
 
 def uptime_ticks(proc: Path = PROC) -> int | None:
     """Clock ticks since boot, comparable with `start_time`."""
+    if LINUX and proc is PROC:
+        return int(time.clock_gettime(_SINCE_BOOT) * os.sysconf("SC_CLK_TCK"))
     fields = _read(proc / "uptime").split()
     try:
         return int(float(fields[0]) * os.sysconf("SC_CLK_TCK"))

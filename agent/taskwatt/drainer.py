@@ -39,6 +39,7 @@ _UNREAPED: Final = 1024
 """Children that wait to be reaped; more means that nobody tells us of it."""
 _GRACE_S: Final = 2.0
 """A segment that is damaged may still be being made for so long."""
+_SETTLED_NS: Final = 1_000_000_000
 
 
 class Death(NamedTuple):
@@ -156,6 +157,8 @@ class Drainer:
         self._refused: set[Path] = set()
         self._newly_refused = 0
         self._failed = False
+        self._listed_ns = 0
+        """When the directory had last changed as it was listed; 0: it may have changed at that moment."""
         self._unreaped: dict[int, float] = {}
         """CPU known of children that were settled before their parent reaped them."""
 
@@ -252,6 +255,11 @@ class Drainer:
             process.reader.close()
 
     def _discover(self) -> None:
+        changed_ns = self.directory.changed_ns()
+        if changed_ns == self._listed_ns:
+            return
+        # A clock of the file system stands still for some milliseconds: only then nothing can have come since.
+        self._listed_ns = changed_ns if time.time_ns() - changed_ns > _SETTLED_NS else 0
         for path in self.directory.segments():
             if path in self._processes or path in self._refused:
                 continue
@@ -259,6 +267,7 @@ class Drainer:
             try:
                 reader = SegmentReader(path, self._own.descriptor if own and self._own is not None else None)
             except (Damaged, OSError) as error:
+                self._listed_ns = 0
                 if not (isinstance(error, Damaged) and 0 <= time.time() - _modified(path) < _GRACE_S):
                     self._refuse(path, error)
                 continue
@@ -328,7 +337,7 @@ class Drainer:
 
     def _account_unknown(self, found: Collected) -> None:
         """Children that were reaped and have no segment: the kernel's figure holds them, no row does."""
-        if self._own is None:
+        if self._own is None or not self._deaths:
             return
         known: dict[int, ProcessClass] = {one.reader.pid: one.process_class for one in self._processes.values()}
         own = known.get(self._own.pid, "worker")

@@ -76,8 +76,9 @@ class Journal:
     def append(self, records: Iterable[Drained]) -> None:
         """Keep records; on a full disk they are counted as dropped. Never raises."""
         frames: list[bytes] = []
+        encoded: dict[str, bytes] = {}  # one tick's records have few names
         for record in records:
-            frames.append(_pack(record))
+            frames.append(_pack(record, encoded))
             self._note(record)
         with self._lock:
             while frames:  # by the chunk, or one burst would not be bound by the bound
@@ -277,16 +278,16 @@ def _marks_crc(spans: int, metrics: int) -> int:
     return zlib.crc32(struct.pack("<QQ", spans, metrics))
 
 
-def _pack(record: Drained) -> bytes:
-    name, sequence, payload, task, queue, publisher, user_data = record
-    parts = (
-        name.encode("utf-8", "replace"),
-        payload,
-        task.encode(),
-        queue.encode(),
-        publisher.encode(),
-        user_data,
-    )
+def _pack(record: Drained, encoded: dict[str, bytes]) -> bytes:
+    names: list[bytes] = []
+    segment, sequence, payload, task, queue, publisher, user_data = record
+    for name in (segment, task, queue, publisher):
+        raw = encoded.get(name)
+        if raw is None:
+            raw = encoded[name] = name.encode("utf-8", "replace")
+        names.append(raw)
+    source, task_name, queue_name, publisher_name = names
+    parts = source, payload, task_name, queue_name, publisher_name, user_data
     head = _FRAME.pack(0, sequence, *map(len, parts))
     rest = b"".join((head[4:], *parts))
     return zlib.crc32(rest, layout.VERSION).to_bytes(4, "little") + rest

@@ -32,7 +32,7 @@ class Settings:
     directory: Path | None = None
     """TASKWATT_DIR: the private directory of segments and history, made absolute; None: shared memory or temporary."""
     accelerator: Literal["auto", "0"] = "auto"
-    """TASKWATT_ACCELERATOR: the C part for asyncio; 0 keeps to pure Python."""
+    """TASKWATT_ACCELERATOR: the parts in C; 0 keeps to pure Python."""
     aiomonitor: bool = False
     """TASKWATT_AIOMONITOR: add the agent's commands to aiomonitor's console."""
     log_level: str | None = None
@@ -68,6 +68,11 @@ class Settings:
             process_class=read("TASKWATT_PROCESS_CLASS", _process_class, None),
             excluded_tasks=read("TASKWATT_EXCLUDED_TASKS", _globs, ()),
         )
+
+
+def refuses_accelerator(environ: Mapping[str, str]) -> bool:
+    """Is TASKWATT_ACCELERATOR 0? Names no bad value: for those who must know before a program's logging is set up."""
+    return environ.get("TASKWATT_ACCELERATOR", "").strip() == "0"
 
 
 _named: set[tuple[str, str]] = set()

@@ -1,4 +1,4 @@
-"""Measures the steps of event loops in C, for taskwatt: the same figures as its pure-Python carrier, for less.
+"""What taskwatt measures most often, in C: the same figures as its pure Python, for less.
 
     accelerator = Accelerator(Hooks(...), slow_s=0.1)   # may raise Refused
     accelerator.install()
@@ -8,11 +8,26 @@
 `asyncio.Handle._run` is replaced by a method in C, and the entries of CPython's own Task are hooked for steps that no
 Python handle runs (uvloop's, and eager ones). Where the interpreter keeps what is read of tasks, coroutines and handles
 is looked up on live objects first, then the whole is tried without a loop; whatever does not match is refused.
+
+`taskwatt_fast.attempts` is the same for attempts of Celery tasks. A worker that runs no loop never imports asyncio for
+it, hence the late imports here.
 """
 
 from __future__ import annotations
 
-from taskwatt_fast.accelerator import Accelerator, Hooks
+from typing import TYPE_CHECKING, Any
+
 from taskwatt_fast.refusal import Refused
 
+if TYPE_CHECKING:
+    from taskwatt_fast.accelerator import Accelerator, Hooks
+
 __all__ = ["Accelerator", "Hooks", "Refused"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Accelerator", "Hooks"):
+        from taskwatt_fast import accelerator
+
+        return getattr(accelerator, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

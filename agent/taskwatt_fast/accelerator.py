@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from asyncio import events, format_helpers
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+from taskwatt_fast.interpreter import refuse_unknown_interpreters
 from taskwatt_fast.refusal import Refused
 from taskwatt_fast.trial import look_at, place_of_the_call, try_out
-
-NEWEST = (3, 13)
-"""The newest version whose tasks and coroutines were looked at. Older ones are shut out by the package's metadata."""
-
-
-def refuse_unknown_interpreters() -> None:
-    if sys.implementation.name != "cpython":
-        raise Refused(f"{sys.implementation.name} is not CPython")
-    if "t" in sys.abiflags:
-        raise Refused("this is a free-threaded build of Python")
-    if sys.version_info[:2] > NEWEST:
-        raise Refused(f"Python {sys.version_info[0]}.{sys.version_info[1]} is newer than any it was tried on")
 
 
 def compiled() -> Any:

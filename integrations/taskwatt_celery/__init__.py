@@ -38,7 +38,7 @@ def install() -> None:
 
 def uninstall() -> None:
     """Leave Celery as it was."""
-    from taskwatt_celery import serialization
+    from taskwatt_celery import carriers, serialization
     from taskwatt_celery.worker import Worker
 
     while _state:
@@ -48,6 +48,7 @@ def uninstall() -> None:
         _imports.forget(_on_popen)
         worker.uninstall()
         serialization.uninstall()
+    carriers.forget()
 
 
 def _on_trace(module: ModuleType) -> None:

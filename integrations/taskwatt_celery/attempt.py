@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import resource
+import sys
 import zlib
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from threading import active_count
 from time import perf_counter, process_time, thread_time, time, time_ns
@@ -22,7 +22,7 @@ from celery.exceptions import Reject
 from taskwatt import clocks
 from taskwatt.code_sampler import CodeSampler, Samples
 from taskwatt.export.attributes import Value, attempt_attributes, finish_span
-from taskwatt.export.context import OFFICIAL, OWN, PROVIDER, Sample, Scope, current, enter_attempt
+from taskwatt.export.context import OFFICIAL, OFFICIAL_MODULE, OWN, PROVIDER, Sample, Scope, current, enter_attempt
 from taskwatt.meter import meter
 from taskwatt.observations import OUTCOMES, STATES
 from taskwatt.segments import SegmentWriter, layout
@@ -30,25 +30,26 @@ from taskwatt.segments.layout import pack_begun, pack_ended
 from taskwatt.segments.records import SPILLED_ID, pack_task_id
 from taskwatt_celery import failure, headers
 from taskwatt_celery.code_answers import CodeAnswers
-from taskwatt_celery.outcome import CANCELLED, FAILED, RETRIED, classify
-from taskwatt_celery.threads import Before, others
+from taskwatt_celery.outcome import CANCELLED, FAILED, RETRIED, classify, is_expected
+from taskwatt_celery.running import Running
+from taskwatt_celery.threads import others
 
-_SUBPROCESS_MIN_S = 0.001
+SUBPROCESS_MIN_S = 0.001
 """Nothing can be spawned and reaped in less; shorter attempts skip the two getrusage calls."""
 
-_THREADS_MIN_S = 0.001
+THREADS_MIN_S = 0.001
 """Libraries do not come to their thread pools in less; shorter attempts are not asked for threads but Python's."""
 
 _BACKGROUND_GAP_S = 0.0005
 """CPU between two attempts above which it is worth asking whether the pool's own thread used it."""
 
-_WAITED_S = 0.005
+WAITED_S = 0.005
 """Between two attempts of a busy child lies less; one that has waited for longer, maybe for hours, has polled.
 
 An attempt that is killed is charged from the reading that it began with: never with more than this of what was before.
 """
 
-_HOOK_EVERY = 16
+HOOK_EVERY = 16
 """The hook's own CPU is measured in one of so many attempts: the clock reads would add a sixth."""
 
 NAN = math.nan
@@ -56,52 +57,14 @@ _NOTHING = (0.0,) * 6
 _NOT_SPILLED = (0, 0)
 
 
-class Running:
-    """What is known of the attempt now running in this process.
-
-    `Recorder.begin` sets everything: a constructor's frame would cost as much as a clock reading.
-    """
-
-    __slots__ = (
-        "attempt_no", "begun", "body", "body_cpu", "cpu", "depth", "error", "expected", "finished_body", "flags",
-        "gap", "hook_s", "message", "others", "redelivered", "sampler", "sampling_s", "scope", "size", "start",
-        "task", "task_name", "wait",
-    )  # fmt: skip
-
-    task_name: str
-    message: Mapping[str, Any]
-    """The request, as it came."""
-    attempt_no: int
-    start: float
-    cpu: float
-    gap: float
-    others: Before | None
-    redelivered: bool
-    depth: int
-    wait: float
-    size: int
-    scope: Scope
-    flags: int
-    task: int
-    begun: bytes
-    """What the record says of it already: see layout.pack_begun."""
-    body: bool
-    finished_body: bool
-    body_cpu: float
-    """Process CPU net of what is booked to other activities, when the body begins; afterwards what it used of it."""
-    hook_s: float
-    sampling_s: float
-    error: BaseException | None
-    expected: bool
-    sampler: CodeSampler | None
-
-    def others_s(self) -> float:
-        """CPU seconds on the process's clock since the attempt began that are not the attempt's."""
-        return sum(self.others.used()) if self.others is not None else 0.0
-
-
 class Recorder:
     """Writes one record per attempt into the segment of this process. One executing thread."""
+
+    __slots__ = (
+        "_children_s", "_code", "_cpu_at_exit", "_exit", "_gc", "_hook_s", "_max_rss", "_native_threads",
+        "_nothing_yet", "_number", "_sample", "_serialization", "_serves", "_span_mode", "_thread_at_exit", "running",
+        "segment",
+    )  # fmt: skip
 
     def __init__(
         self, segment: SegmentWriter, sample: Sample, children_s: float = 0.0, *, serves: bool = False
@@ -111,9 +74,10 @@ class Recorder:
         self.segment = segment
         self._sample = sample
         self._number = 0
-        self._cpu_at_exit = process_time()
+        # In this order: what lies between the two readings would look like another thread's.
         self._thread_at_exit: float | None = thread_time()
         """None: it was the only thread, so all that the process uses until the next attempt is that one's."""
+        self._cpu_at_exit = process_time()
         self._exit = perf_counter()
         self._native_threads = not clocks.is_single_threaded()
         self._children_s = children_s or _children_cpu()
@@ -131,7 +95,7 @@ class Recorder:
         """Called before the message is decoded. Nothing of the attempt has run yet."""
         clock = perf_counter()
         number = self._number = self._number + 1
-        measured = number % _HOOK_EVERY == 2
+        measured = number % HOOK_EVERY == 2
         entered = thread_time() if measured else 0.0
         now_ns = time_ns()
         segment = self.segment
@@ -140,7 +104,7 @@ class Recorder:
         run.body = run.finished_body = run.expected = False
         run.body_cpu = run.hook_s = run.sampling_s = 0.0
         run.error = run.sampler = run.others = None
-        if self._thread_at_exit is not None or clock - self._exit > _WAITED_S or self._serves:
+        if self._thread_at_exit is not None or clock - self._exit > WAITED_S or self._serves:
             self._begin_apart(run)
         else:
             run.cpu, run.gap = self._cpu_at_exit, 0.0
@@ -167,9 +131,7 @@ class Recorder:
         segment.begin(run.begun + nothing_yet, number, run.cpu, self._children_s)
         asked_until = segment.asked_for_code_until()
         if asked_until > now_ns:
-            starting = thread_time()
-            run.sampler = self._code.sampler(run.task, asked_until)
-            run.sampling_s = thread_time() - starting
+            self._sample_code(run, asked_until)
         self.running = run
         if measured and run.sampler is None:
             run.hook_s = thread_time() - entered
@@ -186,6 +148,47 @@ class Recorder:
             run.gap = self._gap(cpu)
         run.others = others()
 
+    def _sample_code(self, run: Running, until_ns: int) -> None:
+        """The drainer asks for lines of code; whether this task's are needed is for `CodeAnswers` to say."""
+        starting = thread_time()
+        run.sampler = self._code.sampler(run.task, until_ns)
+        run.sampling_s = thread_time() - starting
+
+    def enter_body(self) -> Running | None:
+        """Called right before the task's function; None when there is nothing to measure (nested, or not ours)."""
+        run = self.running
+        if run is None or run.body:
+            return None
+        run.body = True
+        if OFFICIAL_MODULE in sys.modules:
+            run.scope.uncover()
+        cpu = process_time()
+        run.body_cpu = cpu - meter.named()
+        if run.others is not None:
+            run.body_cpu -= run.others_s()
+        self.segment.body(run.attempt_no, cpu)
+        return run
+
+    def leave_body(self, run: Running, task: Any) -> None:
+        """Called right after it, however it ended; its exception is under way."""
+        run.body_cpu = process_time() - meter.named() - run.body_cpu
+        if run.others is not None:
+            run.body_cpu -= run.others_s()
+        run.finished_body = True
+        if run.error is not None:
+            run.expected = is_expected(run.error, task)
+        if OFFICIAL_MODULE in sys.modules:
+            run.scope.cover()
+            if run.scope.mode == OFFICIAL:
+                self.enrich_official(run)
+
+    def end_plainly(self, run: Running, result: tuple[Any, ...] | None) -> bool:  # noqa: ARG002
+        """End an attempt about whose end nothing is unusual. False, with nothing done: it is `end` that ends this one.
+
+        Only the accelerator knows such a shorter way.
+        """
+        return False
+
     def end(self, run: Running, outcome: int, state: int, task_id: str) -> None:
         """Called when the result was stored, or when the attempt is being torn down by an exception."""
         clock = self._exit = perf_counter()
@@ -193,18 +196,16 @@ class Recorder:
         self.running = None
         samples = None if run.sampler is None else _stopped(run.sampler, run)
         duration = clock - run.start
-        if duration > _THREADS_MIN_S:
-            self._native_threads = not clocks.is_single_threaded()
+        if duration > THREADS_MIN_S:
+            self._look_for_threads()
         cpu = process_time()
         self._thread_at_exit = thread_time() if self._native_threads or active_count() > 1 else None
         subprocesses = 0.0
         foreign, ours = run.others.used() if run.others is not None else (0.0, 0.0)
         if foreign and not self._serves:
             self.segment.none_cpu += foreign
-        if duration > _SUBPROCESS_MIN_S:
-            children_s = _children_cpu()
-            subprocesses, self._children_s = children_s - self._children_s, children_s
-            self._note_rss()
+        if duration > SUBPROCESS_MIN_S:
+            subprocesses = self._reaped()
         sampler_s = samples.agent_cpu_s if samples is not None else 0.0
         split = self._split(run, cpu, foreign + ours, sampler_s, subprocesses)
         delay = _retry_delay(run.error) if outcome == RETRIED else NAN
@@ -221,6 +222,15 @@ class Recorder:
             meter.leave_attempt()
         if run.hook_s:
             self._note_hook(run.hook_s + thread_time() - entered)
+
+    def _look_for_threads(self) -> None:
+        self._native_threads = not clocks.is_single_threaded()
+
+    def _reaped(self) -> float:
+        """CPU seconds of the children that were reaped since the last call; notes the largest resident size as well."""
+        before, self._children_s = self._children_s, _children_cpu()
+        self._note_rss()
+        return self._children_s - before
 
     def _note_hook(self, seconds: float) -> None:
         """One measured round of this hook; a page fault or a collection in it does not stand for all rounds."""

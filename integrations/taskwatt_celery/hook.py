@@ -16,15 +16,14 @@ import functools
 import logging
 import sys
 from collections.abc import Callable
-from time import process_time
 from types import FunctionType
 from typing import Any
 
-from taskwatt.export.context import OFFICIAL, OFFICIAL_MODULE
 from taskwatt.interruption import raised_by_a_signal
-from taskwatt.meter import hide_this_frame, meter
-from taskwatt_celery.attempt import Recorder, Running
-from taskwatt_celery.outcome import classify, is_expected, outcome_of
+from taskwatt.meter import hide_this_frame
+from taskwatt_celery.attempt import Recorder
+from taskwatt_celery.outcome import classify, outcome_of
+from taskwatt_celery.running import Running
 
 log = logging.getLogger("taskwatt")
 
@@ -97,12 +96,11 @@ class Hook:
 
     def _end(self, recorder: Recorder, run: Running, task_id: str, error: BaseException | None, result: Any) -> None:
         try:
-            outcome, state = outcome_of(run, result) if error is None else classify(run.error or error, run.task_name)
             try:
-                recorder.end(run, outcome, state, task_id)
+                end_attempt(recorder, run, task_id, error, result)
             except Exception as interruption:
                 if raised_by_a_signal(interruption) and recorder.segment.finished_no < run.attempt_no:
-                    recorder.end(run, outcome, state, task_id)  # a time limit of the user's; the attempt still counts
+                    end_attempt(recorder, run, task_id, error, result)  # a user's time limit; the attempt still counts
                 raise
         except Exception as failure:
             if not self._disable(failure):
@@ -134,13 +132,14 @@ class Hook:
     def _wrap_body(self, function: Any, task: Any) -> Any:
         def body(*args: Any, **kwargs: Any) -> Any:
             run = None
-            if not self._failed:
+            recorder = self._recorder()
+            if recorder is not None and not self._failed:
                 try:
-                    run = self._enter_body()
+                    run = recorder.enter_body()
                 except Exception as error:
                     if not self._disable(error):
                         raise
-            if run is None:
+            if recorder is None or run is None:
                 return function(*args, **kwargs)
             try:
                 return function(*args, **kwargs)
@@ -150,42 +149,22 @@ class Hook:
                 raise
             finally:
                 try:
-                    self._leave_body(run, task)
+                    recorder.leave_body(run, task)
                 except Exception as error:
                     if not self._disable(error):
                         raise
 
         return body
 
-    def _enter_body(self) -> Running | None:
-        """Called right before the task's function; None when there is nothing to measure (nested, or not ours)."""
-        recorder = self._recorder()
-        run = recorder.running if recorder is not None else None
-        if recorder is None or run is None or run.body:
-            return None
-        run.body = True
-        if OFFICIAL_MODULE in sys.modules:
-            run.scope.uncover()
-        cpu = process_time()
-        run.body_cpu = cpu - meter.named()
-        if run.others is not None:
-            run.body_cpu -= run.others_s()
-        recorder.segment.body(run.attempt_no, cpu)
-        return run
 
-    def _leave_body(self, run: Running, task: Any) -> None:
-        """Called right after it, however it ended; its exception is under way."""
-        run.body_cpu = process_time() - meter.named() - run.body_cpu
-        if run.others is not None:
-            run.body_cpu -= run.others_s()
-        run.finished_body = True
-        if run.error is not None:
-            run.expected = is_expected(run.error, task)
-        if OFFICIAL_MODULE in sys.modules:
-            run.scope.cover()
-            recorder = self._recorder()
-            if run.scope.mode == OFFICIAL and recorder is not None:
-                recorder.enrich_official(run)
+def end_attempt(
+    recorder: Recorder, run: Running, task_id: str, error: BaseException | None, result: tuple[Any, ...] | None
+) -> None:
+    """`error`: what tore it down; else `result` is what `fast_trace_task` returned."""
+    if error is None and recorder.end_plainly(run, result):
+        return
+    outcome, state = outcome_of(run, result) if error is None else classify(run.error or error, run.task_name)
+    recorder.end(run, outcome, state, task_id)
 
 
 def _replace(name: str, old: Any, new: Any) -> None:

@@ -11,11 +11,11 @@ from taskwatt.observations import OUTCOMES, STATES
 from taskwatt_celery import headers
 
 if TYPE_CHECKING:
-    from taskwatt_celery.attempt import Running
+    from taskwatt_celery.running import Running
 
 USEFUL, RETRIED, FAILED = OUTCOMES.index("useful"), OUTCOMES.index("retried"), OUTCOMES.index("failed")
 DUPLICATE, CANCELLED, POLLING = OUTCOMES.index("duplicate"), OUTCOMES.index("cancelled"), OUTCOMES.index("polling")
-_SUCCESS, _RETRY, _FAILURE = STATES.index("SUCCESS"), STATES.index("RETRY"), STATES.index("FAILURE")
+SUCCESS, _RETRY, _FAILURE = STATES.index("SUCCESS"), STATES.index("RETRY"), STATES.index("FAILURE")
 _IGNORED, _REJECTED, _REQUEUED = STATES.index("IGNORED"), STATES.index("REJECTED"), STATES.index("REQUEUED")
 
 _POLLING_TASKS = frozenset({"celery.chord_unlock"})
@@ -25,7 +25,7 @@ _POLLING_TASKS = frozenset({"celery.chord_unlock"})
 def classify(error: BaseException | None, task: str) -> tuple[int, int]:
     """(outcome, state) of an attempt whose body ended with `error`, by the way Celery treats it."""
     if error is None:
-        return USEFUL, _SUCCESS
+        return USEFUL, SUCCESS
     if isinstance(error, Retry):
         return (POLLING if task in _POLLING_TASKS else RETRIED), _RETRY
     if isinstance(error, Ignore):
@@ -57,10 +57,10 @@ def outcome_of(run: Running, result: tuple[Any, ...] | None) -> tuple[int, int]:
         # The result could not be encoded or stored, or a time limit came right after the body, or there was no body.
         return classify(_reported(result[1]), run.task_name)
     if run.body:
-        return USEFUL, _SUCCESS
+        return USEFUL, SUCCESS
     if run.redelivered and headers.deduplicated(result):
-        return DUPLICATE, _SUCCESS
-    return USEFUL, _SUCCESS
+        return DUPLICATE, SUCCESS
+    return USEFUL, SUCCESS
 
 
 def _reported(info: Any) -> BaseException:

@@ -22,7 +22,7 @@ from taskwatt.observations import ProcessClass
 from taskwatt.runtime import runtime
 from taskwatt.segments import SegmentWriter
 from taskwatt.settings import Settings
-from taskwatt_celery import serialization
+from taskwatt_celery import carriers, serialization
 from taskwatt_celery.attempt import Recorder
 from taskwatt_celery.backlog import Backlog
 from taskwatt_celery.hook import Hook
@@ -60,7 +60,7 @@ class Worker:
         self._publishing.install()
 
     def uninstall(self) -> None:
-        for signal, _ in self._receivers():
+        for signal in (*(signal for signal, _ in self._receivers()), signals.task_received):
             signal.disconnect(dispatch_uid=_UID)
         self._publishing.uninstall()
         self.hook.uninstall()
@@ -88,7 +88,6 @@ class Worker:
             (signals.worker_process_init, self._on_child),
             (signals.worker_process_shutdown, self._on_child_shutdown),
             (signals.worker_shutdown, self._on_shutdown),
-            (signals.task_received, self._on_received),
             (signals.task_revoked, self._on_revoked),
         ]
 
@@ -120,6 +119,7 @@ class Worker:
                 self._sampler()  # imported before the fork, once for all children
                 if runtime.become_owner(process_class("worker")) is None:
                     return
+            carriers.say()
             serialization.refresh()
             watch_collections()
             self._measured_main = True
@@ -133,10 +133,10 @@ class Worker:
                 return
             controller = getattr(sender, "controller", None)
             agent = runtime.start_agent(process_class("worker"), _service(sender), self._take_received)
-            self._received_at = meter.outside_attempts()[0]
+            serialization.when_long(self._note_messages)
             if agent is not None and controller is not None:
                 probe = _WorkerProbe(controller, sender)
-                agent.slots = probe.slots()
+                agent.slots, agent.attempts_carrier = probe.slots(), carriers.sentence()
                 agent.add_probe(probe)
                 agent.add_probe(_BacklogProbe(controller.app))
                 log.info("taskwatt watches this worker (pid %d): spans, metrics and `taskwatt triage`", os.getpid())
@@ -157,7 +157,7 @@ class Worker:
             if segment is not None:
                 serialization.refresh()
                 watch_collections()
-                self._recorder = Recorder(segment, self._sampler(), serves=serves)
+                self._recorder = carriers.recorders()(segment, self._sampler(), serves=serves)
         except Exception as error:
             log.warning("taskwatt could not prepare this pool process: %r", error, exc_info=error)
 
@@ -173,6 +173,15 @@ class Worker:
         """In the main process, when the pool has ended."""
         self._recorder = None
         runtime.stop()
+
+    def _note_messages(self) -> None:
+        """Right before the first message is decoded that takes a while: the others are worth no look at each.
+
+        What short ones take is shared by number and size, as all that the main process does.
+        """
+        if runtime.agent is not None:
+            self._received_at = meter.outside_attempts()[0]
+            signals.task_received.connect(self._on_received, weak=False, dispatch_uid=_UID)
 
     def _on_received(self, request: Any = None, **_: Any) -> None:
         """In the main process, for each message."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskwatt_celery.attempt import Recorder
 
 
 class MeantToBreak(Exception):
@@ -16,21 +19,22 @@ def _raise(*_: Any, **__: Any) -> Any:
 
 
 def _begin() -> None:
-    from taskwatt_celery.attempt import Recorder
-
-    Recorder.begin = _raise  # type: ignore[method-assign]
+    _recorders().begin = _raise  # type: ignore[method-assign]
 
 
 def _end() -> None:
-    from taskwatt_celery.attempt import Recorder
-
-    Recorder.end = _raise  # type: ignore[method-assign]
+    _recorders().end_plainly = _raise  # type: ignore[method-assign]
 
 
 def _body_start() -> None:
-    from taskwatt_celery import hook
+    _recorders().enter_body = _raise  # type: ignore[method-assign]
 
-    hook.Hook._enter_body = _raise  # type: ignore[method-assign]
+
+def _recorders() -> type[Recorder]:
+    """Of this process: those of the accelerator, where it is taken."""
+    from taskwatt_celery import carriers
+
+    return carriers.recorders()
 
 
 def _publish() -> None:
@@ -93,16 +97,13 @@ def _reaping() -> None:
     Death.__new__ = _raise  # type: ignore[method-assign]
 
 
-def _limit_in(task: str, module: str, owner: str, name: str) -> None:
-    """Let a soft time limit arrive when this function has just begun, in the first attempt of one task."""
-    from importlib import import_module
-
-    kind = getattr(import_module(module), owner)
+def _limit_in(task: str, name: str) -> None:
+    """Let a soft time limit arrive when this method has just been called, in the first attempt of one task."""
+    kind = _recorders()
     original, hits = getattr(kind, name), iter([True])
 
     def interrupted(self: Any, *args: Any) -> Any:
-        recorder = self._recorder() if hasattr(self, "_recorder") else self
-        subjects = [getattr(one, "task_name", one) for one in (*args, recorder.running)]
+        subjects = [getattr(one, "task_name", one) for one in (*args, self.running)]
         if f"tests.{task}" in subjects and next(hits, False):
             signal.raise_signal(signal.SIGUSR1)
         return original(self, *args)
@@ -110,11 +111,11 @@ def _limit_in(task: str, module: str, owner: str, name: str) -> None:
     setattr(kind, name, interrupted)
 
 
-LIMITS: dict[str, tuple[str, str, str]] = {
-    "limit_in_begin": ("taskwatt_celery.attempt", "Recorder", "begin"),
-    "limit_in_end": ("taskwatt_celery.attempt", "Recorder", "end"),
-    "limit_in_enter_body": ("taskwatt_celery.hook", "Hook", "_enter_body"),
-    "limit_in_leave_body": ("taskwatt_celery.hook", "Hook", "_leave_body"),
+LIMITS: dict[str, str] = {
+    "limit_in_begin": "begin",
+    "limit_in_end": "end_plainly",
+    "limit_in_enter_body": "enter_body",
+    "limit_in_leave_body": "leave_body",
 }
 """Where the soft time limit of a task may hit the agent."""
 
@@ -138,6 +139,6 @@ PARTS: dict[str, Callable[[], None]] = {
 def apply(parts: str) -> None:
     for part in filter(None, parts.split(",")):
         if part in LIMITS:
-            _limit_in(part, *LIMITS[part])
+            _limit_in(part, LIMITS[part])
         else:
             PARTS[part]()

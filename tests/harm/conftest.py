@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from tests.support.brokers import RedisServer
+from tests.support.carriers import carrier, recorders
 from tests.support.worker import Worker
+
+__all__ = ["carrier", "recorders"]
 
 APP = "tests.harm.app"
 

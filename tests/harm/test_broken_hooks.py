@@ -70,6 +70,8 @@ def ended(module_workers: StartWorker) -> Iterator[dict[tuple[str, ...], Ended]]
         outcomes.append(("published", broken.app.AsyncResult(str(published)).get(timeout=30)))
         if "reaping" in group:
             outcomes.append(outcome(broken, "kill_itself"))
+        if "received" in group:  # a message that takes a while to decode
+            broken.send("add", "x" * 10_000, "")
         outcomes.append(outcome(broken, "add", 3, 4))
         wait_for(lambda: len(broken.warnings) >= len(group), 20, f"a line about each of {group}")
         expected = sorted(LINES[part].format(pid=broken.pid) for part in group)

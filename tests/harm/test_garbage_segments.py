@@ -46,7 +46,7 @@ def segment(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         recorder.end(run, USEFUL, STATES.index("SUCCESS"), task_id)
     writer.overflow((0, 1, 1), ATTEMPTS, 1.0, (1.0, 0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1))
     writer.code(0, 0, "charge", "shop/gateway.py", 41, 0.9, 20)
-    recorder.begin("shop.in_flight", "still-running", {"id": "still-running"}, b"[]")
+    recorder.begin("shop.in_flight", "still-running", {"id": "still-running"}, b"[]").scope.leave()
     data = path.read_bytes()
     writer.close()
     return data

@@ -48,9 +48,9 @@ ODD_HEADERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
+def recorder(tmp_path: Path, recorders: type[Recorder]) -> Iterator[Recorder]:
     writer = SegmentWriter(tmp_path / "1-1.seg", layout.CHILD, "worker")
-    yield Recorder(writer, env_sampler())
+    yield recorders(writer, env_sampler())
     writer.close()
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from taskwatt_celery import carriers
 from tests.harm.conftest import StartWorker
 from tests.support.worker import Worker
 
@@ -119,4 +120,5 @@ def test_the_log_is_the_same_but_for_lines_of_the_agent(pair: Pair) -> None:
     assert [line for line in added if "taskwatt" not in line] == []
     assert sorted((before - after).elements()) == []
     assert [line for line in added if "INFO" not in line] == []
-    assert [line.rpartition("] ")[2] for line in added] == [WATCHES]
+    measures = f"taskwatt measures tasks with {carriers.sentence()}"
+    assert [line.rpartition("] ")[2] for line in added] == [measures, WATCHES]

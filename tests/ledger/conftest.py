@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from tests.ledger.measuring import APP, Measure, Measuring
+from tests.support.carriers import carrier
 from tests.support.receiver import Receiver
 from tests.support.worker import Worker
+
+__all__ = ["carrier"]
 
 
 @pytest.fixture

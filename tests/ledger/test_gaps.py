@@ -8,15 +8,19 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from taskwatt.segments import SegmentReader
 from tests.support.processes import REPOSITORY, clean_environ
 from tests.support.segments import killed_process
+
+pytestmark = pytest.mark.usefixtures("carrier")
 
 WAITED = """
 import time
 from time import process_time
 from taskwatt.export.context import env_sampler
-from taskwatt_celery.attempt import Recorder
+from taskwatt_celery.carriers import recorders
 from taskwatt_celery.outcome import USEFUL
 from tests.support.tasks import burn_for
 
@@ -27,7 +31,7 @@ def attempt(seconds, meanwhile=lambda: None):
     burn_for(seconds)
     recorder.end(run, USEFUL, 1, "1")
 
-recorder = Recorder(segment, env_sampler())
+recorder = recorders()(segment, env_sampler())
 attempt(0.0)
 """
 """A child that has one attempt behind it."""

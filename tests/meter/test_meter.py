@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from taskwatt.meter import ignore_collections, meter, timed, watch_collections
+from taskwatt.meter import ignore_collections, meter, watch_collections
+from taskwatt.meter import timed as timed_in_python
+from tests.support.carriers import carrier
+
+__all__ = ["carrier"]
+
+Timed = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def burn(seconds: float) -> None:
@@ -27,6 +35,18 @@ def spent() -> Callable[[], tuple[float, float]]:
 
 
 @pytest.fixture
+def timed(carrier: str) -> Timed:
+    """What measures an encoder; by either carrier."""
+    from taskwatt_celery import carriers
+
+    carriers.forget()
+    in_c = carriers.timed()
+    carriers.forget()
+    assert (in_c is None) == (carrier == "Python")
+    return timed_in_python if in_c is None else lambda encode: functools.update_wrapper(in_c(encode), encode)
+
+
+@pytest.fixture
 def watching() -> Iterator[None]:
     watch_collections()
     watch_collections()
@@ -35,7 +55,9 @@ def watching() -> Iterator[None]:
     assert not any(getattr(one, "__module__", "") == "taskwatt.meter" for one in gc.callbacks)
 
 
-def test_an_encoder_s_cpu_is_counted_and_its_sleep_is_not(spent: Callable[[], tuple[float, float]]) -> None:
+def test_an_encoder_s_cpu_is_counted_and_its_sleep_is_not(
+    timed: Timed, spent: Callable[[], tuple[float, float]]
+) -> None:
     @timed
     def encode(value: int) -> int:
         """Encodes."""
@@ -47,7 +69,7 @@ def test_an_encoder_s_cpu_is_counted_and_its_sleep_is_not(spent: Callable[[], tu
     assert 0.02 <= spent()[0] < 0.06
 
 
-def test_an_encoder_within_an_encoder_counts_once(spent: Callable[[], tuple[float, float]]) -> None:
+def test_an_encoder_within_an_encoder_counts_once(timed: Timed, spent: Callable[[], tuple[float, float]]) -> None:
     inner = timed(burn)
     timed(lambda: inner(0.02))()
     inner(0.02)
@@ -55,6 +77,7 @@ def test_an_encoder_within_an_encoder_counts_once(spent: Callable[[], tuple[floa
 
 
 def test_an_encoder_that_raises_is_counted_and_its_traceback_shows_only_the_user(
+    timed: Timed,
     spent: Callable[[], tuple[float, float]],
 ) -> None:
     @timed
@@ -73,7 +96,7 @@ def test_an_encoder_that_raises_is_counted_and_its_traceback_shows_only_the_user
     assert spent()[0] >= 0.02
 
 
-def test_each_thread_counts_its_own(spent: Callable[[], tuple[float, float]]) -> None:
+def test_each_thread_counts_its_own(timed: Timed, spent: Callable[[], tuple[float, float]]) -> None:
     inside = threading.Event()
 
     @timed
@@ -90,7 +113,7 @@ def test_each_thread_counts_its_own(spent: Callable[[], tuple[float, float]]) ->
 
 
 def test_collections_are_counted_apart_from_the_encoder_they_interrupt(
-    watching: None, spent: Callable[[], tuple[float, float]]
+    timed: Timed, watching: None, spent: Callable[[], tuple[float, float]]
 ) -> None:
     heap = [[number] for number in range(100_000)]
 

@@ -19,11 +19,14 @@ def free_port() -> int:
 
 
 def clean_environ(**variables: str) -> dict[str, str]:
-    """This process's environment without anything that switches tracing on, and `variables`."""
+    """This process's environment without anything that switches tracing on, and `variables`.
+
+    TASKWATT_ACCELERATOR stays: with 0 all tests are about pure Python.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("TASKWATT_", "OTEL_")) and name != "PYTHONPATH"
+        if name == "TASKWATT_ACCELERATOR" or (not name.startswith(("TASKWATT_", "OTEL_")) and name != "PYTHONPATH")
     }
     return kept | variables
 

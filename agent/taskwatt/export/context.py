@@ -36,7 +36,7 @@ PROVIDER: Final = 2
 OFFICIAL: Final = 3
 
 OFFICIAL_MODULE = "opentelemetry.instrumentation.celery"
-_PROVIDER_NAMED = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
+PROVIDER_NAMED = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _ROOT = Context()
@@ -86,7 +86,7 @@ class Sample:
 def mode() -> int:
     """Whose span an attempt (or a publish) that begins now should have."""
     # While nobody has set a provider, get_tracer_provider() reads the environment at each call, which is dear here.
-    unset = getattr(trace, "_TRACER_PROVIDER", trace) is None and not _PROVIDER_NAMED
+    unset = getattr(trace, "_TRACER_PROVIDER", trace) is None and not PROVIDER_NAMED
     if not unset:
         unset = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     official = sys.modules.get(OFFICIAL_MODULE)
@@ -266,10 +266,10 @@ def _enter_light(scope: Scope, traceparent: object, decide: LightDecide) -> None
         scope.span = scope.recorded = RecordedSpan(ids)
     else:
         scope.span = UnsampledSpan(ids)
-    scope.enter(Context({_SPAN_KEY: scope.span}))
+    scope.enter(Context({SPAN_KEY: scope.span}))
 
 
-_SPAN_KEY = next(iter(trace.set_span_in_context(NonRecordingSpan(_NO_PARENT), _ROOT)))
+SPAN_KEY = next(iter(trace.set_span_in_context(NonRecordingSpan(_NO_PARENT), _ROOT)))
 """Under which OpenTelemetry keeps the current span in a context; it is made anew in every process."""
 
 

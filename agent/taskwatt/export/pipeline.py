@@ -155,8 +155,10 @@ class Pipeline:
         self.instruments.record(task, attempt)
 
     def tick(self) -> None:
-        """Once a tick, when everything was folded."""
+        """Once a tick, when everything was folded: while something waits for a receiver, it is tried as often."""
         self.instruments.tick()
+        if self._something_waits:
+            self._wake.set()
 
     def tell(self, transition: Transition, window: Window) -> None:
         """An incident opened, goes on, or is resolved."""
@@ -176,7 +178,8 @@ class Pipeline:
         next_probe = 0.0
         told = -1
         while not self._stopping:
-            self._wake.wait(1.0)
+            rest = min(next_probe, next_metrics, next_history) - time.monotonic()
+            self._wake.wait(min(max(rest, 1.0), PROBE_S))
             self._wake.clear()
             now = time.monotonic()
             try:

@@ -44,6 +44,8 @@ class Kept:
 class RecordedSpan(Span):
     """Records attributes, events, links, status and name; `end` is the attempt's, so it does nothing here."""
 
+    __slots__ = ("_context", "kept")
+
     def __init__(self, context: SpanContext | Ids) -> None:
         """Ids alone become a sampled context when somebody asks for it, which is seldom."""
         self._context = context
@@ -126,6 +128,8 @@ class RecordedSpan(Span):
 
 class UnsampledSpan(NonRecordingSpan):
     """Carries ids and records nothing, as its parent does; makes its context when somebody asks for it."""
+
+    __slots__ = ("_ids",)
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids

@@ -47,9 +47,13 @@ def _class_line(one: Mapping[str, Any], paint: Paint, width: int) -> str:
 def loop_lines(
     loops: Sequence[Mapping[str, Any]], carriers: Sequence[str], paint: Paint, width: int, most: int = LOOPS
 ) -> list[str]:
-    """How long an arrival waits in each loop, what held it up, and what cannot be seen; nothing without a loop."""
+    """How long an arrival waits in each loop, what held it up, and what cannot be seen; who measures it all.
+
+    `carriers` are of attempts as well, and stand alone without a loop.
+    """
+    measured = [paint("dim", plain(f"  measured by {each}")[:width]) for each in carriers]
     if not loops:
-        return []
+        return measured
     name = max(20, width - 62)
     lines = [paint("dim", f"{'event loop':<{name}} {'busy':>6} {'waits p50':>11} {'p99':>9}  held up"[:width])]
     for one in loops[:most]:
@@ -58,8 +62,7 @@ def loop_lines(
         lines.append(paint("dim", f"{'':<{name}} and {len(loops) - most} more"))
     partial = dict.fromkeys(one["partial"] for one in loops if one["partial"])
     lines += [paint("dim", plain(f"  partly seen: {each}")[:width]) for each in partial]
-    lines += [paint("dim", plain(f"  measured by {each}")[:width]) for each in carriers]
-    return lines
+    return lines + measured
 
 
 def _loop(one: Mapping[str, Any], name: int, paint: Paint, width: int) -> list[str]:

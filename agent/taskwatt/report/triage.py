@@ -54,7 +54,7 @@ def document(
 ) -> Document:
     """What one agent knows now. `incidents` are the open ones; `windows` may still be empty.
 
-    `carriers`: how the steps of event loops are measured, as sentences.
+    `carriers`: how the steps of event loops, and attempts, are measured, as sentences.
     """
     window = windows.get(LEDGER_WINDOW_S) or (windows[min(windows)] if windows else None)
     identifiers = {incident.fingerprint: incident.id for incident in incidents if incident.state != "resolved"}

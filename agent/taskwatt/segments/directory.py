@@ -50,6 +50,13 @@ class AgentDirectory:
     def child_segment(self, pid: int) -> Path:
         return self.path / f"{pid}-{clocks.start_time(pid) or 0}.seg"
 
+    def changed_ns(self) -> int:
+        """When a file came or went, by the file system's clock (wall); 0 when the folder is gone."""
+        try:
+            return os.stat(self.path).st_mtime_ns
+        except OSError:
+            return 0
+
     def segments(self) -> list[Path]:
         """Every segment in the folder, the owner's first; empty when the folder is gone."""
         try:

@@ -14,14 +14,12 @@ import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple, cast, get_args
 
 from taskwatt import clocks
 from taskwatt.observations import OTHER, OUTCOMES, STATES, CodeSite, Cpu, ProcessClass
 from taskwatt.segments import layout
-from taskwatt.segments.layout import Record
 
 _DARWIN = sys.platform == "darwin"
 _FLOCK = struct.Struct("qqihh" if _DARWIN else "hhqqi4x")
@@ -31,9 +29,7 @@ _OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _PADDING: Final = layout.SLOT - layout.HEAD.size - layout.RECORD.size
 _SLOT: Final = struct.Struct(f"{layout.HEAD.format}{layout.RECORD.size}s{_PADDING}x")
-_pointers: Final = itemgetter(
-    *map(Record._fields.index, ("task", "queue", "publisher", "attempt_no", "spill_at", "spill_length"))
-)
+_POINTERS: Final = layout.picking("task", "attempt_no", "queue", "publisher", "spill_length", "spill_at")
 """What a record refers to elsewhere in the segment, and its number."""
 
 _MOST: Final = 1 << 48
@@ -101,6 +97,9 @@ class Counters:
     spills_refused: int
     hook_errors: int
     span_mode: int
+
+
+_NO_CODE: Final = bytes(layout.CODE.size * layout.CODE_SLOTS)
 
 
 class SegmentReader:
@@ -236,7 +235,7 @@ class SegmentReader:
 
     def counters(self) -> Counters:
         counted = layout.COUNTERS.unpack(self._bytes(layout.COUNTERS_AT, layout.COUNTERS.size))
-        return Counters(*(min(count, _MOST) for count in counted))
+        return Counters(*counted) if max(counted) <= _MOST else Counters(*(min(count, _MOST) for count in counted))
 
     def in_flight(self, *, ended: bool = False) -> InFlight | None:
         """What runs now, or ran when the process died (`ended`); None when the last begun attempt has finished.
@@ -290,8 +289,10 @@ class SegmentReader:
 
     def code(self) -> list[CodeSite]:
         """Lines that were sampled on request."""
-        raw = self._bytes(layout.CODE_AT, layout.CODE.size * layout.CODE_SLOTS)
+        raw = self._bytes(layout.CODE_AT, len(_NO_CODE))
         sites: list[CodeSite] = []
+        if raw == _NO_CODE:
+            return sites
         for at in range(0, len(raw), layout.CODE.size):
             crc, line, task, samples, weight, function, file = layout.CODE.unpack_from(raw, at)
             if samples and zlib.crc32(raw[at + 4 : at + layout.CODE.size]) == crc:
@@ -307,7 +308,7 @@ class SegmentReader:
         return raw if len(raw) == size else raw.ljust(size, b"\0")
 
     def _parse(self, sequence: int, payload: bytes) -> Drained:
-        task, queue, publisher, attempt_no, at, length = _pointers(layout.RECORD.unpack(payload))
+        task, attempt_no, queue, publisher, length, at = _POINTERS.unpack(payload)
         if attempt_no > self._last_attempt_no and sequence:
             self._last_attempt_no = attempt_no
         user_data = b""

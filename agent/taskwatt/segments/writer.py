@@ -47,6 +47,12 @@ class SegmentWriter:
     descriptor of this file in this process would drop it: readers in the same process use `descriptor`.
     """
 
+    __slots__ = (
+        "_cells", "_counts", "_full", "_head", "_map", "_naming", "_sequence", "_slow", "_spill_head", "_strings",
+        "_strings_end", "_tail", "cpu_at_exit", "descriptor", "finished_no", "none_cpu", "path", "pid", "process_class",
+        "role", "startup_cpu",
+    )  # fmt: skip
+
     def __init__(self, path: Path, role: int, process_class: ProcessClass) -> None:
         """Raises OSError: no room, not writable, already there."""
         self.path = path

@@ -8,11 +8,13 @@ stays counted after it died, so sums never go backwards. Costs about 90 us a tic
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from taskwatt import clocks
 from taskwatt.windows import HostWindow
@@ -38,6 +40,9 @@ class _Process:
     waits: clocks.RunDelay
 
 
+_Idle: TypeAlias = "tuple[frozenset[int], float] | None"
+
+
 @dataclass(frozen=True, slots=True)
 class _Sample:
     at: float
@@ -49,10 +54,14 @@ class _Sample:
     throttling: Mapping[Path, Throttling]
     steal: tuple[int, int] | None
     """(stolen, all) ticks of all CPUs since boot."""
-    idle: tuple[frozenset[int], float] | None
+    idle: _Idle
     """The CPUs that own processes may run on, and the seconds that those have been idle since boot."""
-    waited: tuple[float, float] | None = None
-    """(own excess, shortfall) since the sample before, in CPU seconds; None where one is unknown."""
+    excess: float
+    shortfall: float
+    """By how much own processes exceeded what they may use, and fell short of it, since the first sample: CPU
+    seconds."""
+    unknown: int
+    """Samples since the first one to which these two say nothing."""
 
 
 class Capacity:
@@ -95,17 +104,23 @@ class Capacity:
         self._cpu += sum(used.values())
         self._last_ticks = clocks.uptime_ticks(self._proc)
         steal, idle = _machine(self._proc, self._allowed)
-        sample = _Sample(
-            at=now,
-            cpu=self._cpu if used or not pids else None,
-            delay=self._delay if self._delay_known else None,
-            used={pid: spent for pid, spent in used.items() if spent > 0},
-            throttling=self._quota.throttling() if self._quota_cpus is not None else {},
-            steal=steal,
-            idle=idle,
-        )
+        cpu, delay = self._cpu if used or not pids else None, self._delay if self._delay_known else None
+        before = self._samples[-1] if self._samples else None
+        waited = self._waited(before, now, cpu, delay, idle) if before is not None else None
+        excess, shortfall = waited or (0.0, 0.0)
         self._samples.append(
-            replace(sample, waited=self._waited(self._samples[-1], sample)) if self._samples else sample
+            _Sample(
+                at=now,
+                cpu=cpu,
+                delay=delay,
+                used={pid: spent for pid, spent in used.items() if spent > 0},
+                throttling=self._quota.throttling() if self._quota_cpus is not None else {},
+                steal=steal,
+                idle=idle,
+                excess=excess + (before.excess if before is not None else 0.0),
+                shortfall=shortfall + (before.shortfall if before is not None else 0.0),
+                unknown=(before.unknown if before is not None else 0) + (waited is None),
+            )
         )
         while self._samples[0].at < now - KEEP_S:
             self._samples.popleft()
@@ -115,28 +130,36 @@ class Capacity:
         if len(self._samples) < 2:
             return HostWindow(self._cpus, None, None)
         last = self._samples[-1]
-        inside = [sample for sample in self._samples if sample.at >= last.at - seconds - 1e-6]
-        first = inside[0] if len(inside) > 1 else self._samples[-2]
+        inside = bisect_left(self._samples, last.at - seconds - 1e-6, key=_moment)
+        at = min(inside, len(self._samples) - 2)
+        first = self._samples[at]
         span = last.at - first.at
-        steps = [sample for sample in inside if sample.at > first.at] or [last]
-        waited = [one.waited for one in steps if one.waited is not None] if span > 0 else []
-        known = bool(waited) and len(waited) == len(steps)
+        cpu = _rate(first.cpu, last.cpu, span)
+        known = span > 0 and last.unknown == first.unknown
         return HostWindow(
             effective_cpus=self._cpus,
-            own_cpu=_rate(first.cpu, last.cpu, span),
+            own_cpu=cpu,
             own_run_delay=_rate(first.delay, last.delay, span),
             throttled_ratio=_throttled(first.throttling, last.throttling),
             steal_ratio=_stolen(first.steal, last.steal),
-            runnable_processes=_runnable(steps, span),
+            # Below a single one's share none can have it, which spares the sums of a worker that waits.
+            runnable_processes=(
+                0 if cpu is not None and cpu < RUNNABLE_SHARE else _runnable(islice(self._samples, at + 1, None), span)
+            ),
             idle_cpus=_idle(first, last),
-            summed_excess=sum(excess for excess, _ in waited) / span if known else None,
-            summed_shortfall=sum(shortfall for _, shortfall in waited) / span if known else None,
+            summed_excess=(last.excess - first.excess) / span if known else None,
+            summed_shortfall=(last.shortfall - first.shortfall) / span if known else None,
         )
 
-    def _waited(self, before: _Sample, after: _Sample) -> tuple[float, float] | None:
-        span = after.at - before.at
-        cpu, delay = _rate(before.cpu, after.cpu, span), _rate(before.delay, after.delay, span)
-        step = HostWindow(self._cpus, cpu, delay, idle_cpus=_idle(before, after))
+    def _waited(
+        self, before: _Sample, at: float, cpu: float | None, delay: float | None, idle: _Idle
+    ) -> tuple[float, float] | None:
+        """(own excess, shortfall) since the sample before, in CPU seconds; None where one is unknown."""
+        span = at - before.at
+        idle_cpus = _idle_between(before.idle, idle, span)
+        step = HostWindow(
+            self._cpus, _rate(before.cpu, cpu, span), _rate(before.delay, delay, span), idle_cpus=idle_cpus
+        )
         if step.own_excess is None or step.shortfall is None:
             return None
         return step.own_excess * span, step.shortfall * span
@@ -205,13 +228,21 @@ def _stolen(first: tuple[int, int] | None, last: tuple[int, int] | None) -> floa
 
 
 def _idle(first: _Sample, last: _Sample) -> float | None:
+    return _idle_between(first.idle, last.idle, last.at - first.at)
+
+
+def _idle_between(first: _Idle, last: _Idle, span: float) -> float | None:
     """CPUs that nobody used; None when unknown, or when the CPUs that we may use have changed."""
-    if first.idle is None or last.idle is None or first.idle[0] != last.idle[0]:
+    if first is None or last is None or first[0] != last[0]:
         return None
-    return _rate(first.idle[1], last.idle[1], last.at - first.at)
+    return _rate(first[1], last[1], span)
 
 
-def _machine(proc: Path, allowed: frozenset[int]) -> tuple[tuple[int, int] | None, tuple[frozenset[int], float] | None]:
+def _moment(sample: _Sample) -> float:
+    return sample.at
+
+
+def _machine(proc: Path, allowed: frozenset[int]) -> tuple[tuple[int, int] | None, _Idle]:
     """(steal, idle) as a sample holds them, from /proc/stat.
 
     A line for all CPUs and then one for each: user nice system idle iowait irq softirq steal (guests are in user).
@@ -219,7 +250,7 @@ def _machine(proc: Path, allowed: frozenset[int]) -> tuple[tuple[int, int] | Non
     total: list[int] = []
     idle: dict[int, int] = {}
     try:
-        with open(proc / "stat", "rb") as stat:
+        with open(f"{proc}/stat", "rb") as stat:
             for line in stat:
                 name, *fields = line.split()
                 if not name.startswith(b"cpu"):
@@ -235,7 +266,7 @@ def _machine(proc: Path, allowed: frozenset[int]) -> tuple[tuple[int, int] | Non
     return steal, (allowed, sum(idle.values()) / _TICKS_PER_S) if allowed and idle.keys() == allowed else None
 
 
-def _runnable(samples: Sequence[_Sample], span: float) -> int:
+def _runnable(samples: Iterable[_Sample], span: float) -> int:
     used: dict[int, float] = {}
     for sample in samples:
         for pid, spent in sample.used.items():
