@@ -18,7 +18,7 @@ FINDING: Final = "taskwatt.finding retry_storm"
 TASKS: Final = 600
 LASTS_S: Final = 75
 BURN_S: Final = 0.0005
-"""Little beside what Celery itself uses for an attempt that is retried at once: the rate is bounded by the CPUs."""
+"""Little beside the milliseconds that Celery itself uses for an attempt that is retried at once."""
 RATE: Final = 500
 """Attempts a second for which evidence is promised; a machine with other work to do makes fewer."""
 WASTE_ALERTS: Final = {"CeleryRetryStorm", "CeleryWastedCores", "TaskwattIncident"}
