@@ -10,6 +10,7 @@ Cost: 1.5 us a piece.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from time import thread_time
@@ -56,6 +57,9 @@ class _Here(threading.local):
 
 
 _here = _Here()
+_counting = threading.RLock()
+_number = 0
+"""Of pieces, of all threads: while there is none, nothing has to be settled when an account is opened."""
 
 
 def here() -> Piece | None:
@@ -73,6 +77,7 @@ def begin(account: Account | None = None, own: Own | None = None) -> Piece:
     """From here on this thread works for `account`, which becomes current in this context; else for `own`."""
     around = _here.piece
     piece = Piece(around, account, own, paid=True)
+    _count(1)
     piece.before = accounts.account.get()
     now = thread_time()
     if around is not None:
@@ -85,9 +90,9 @@ def begin(account: Account | None = None, own: Own | None = None) -> Piece:
 
 def end(piece: Piece) -> None:
     """On the thread and in the context that began it. Idempotent; ends what was begun within it and not ended."""
-    one = _here.piece
+    one, ended = _here.piece, 1
     while one is not None and one is not piece:
-        one = one.around
+        one, ended = one.around, ended + 1
     if one is None:
         return
     now = thread_time()
@@ -99,6 +104,7 @@ def end(piece: Piece) -> None:
         accounts.account.set(piece.before)
     if piece.around is not None:
         piece.around.since = now
+    _count(-ended)
 
 
 def pause() -> Piece | None:
@@ -108,6 +114,7 @@ def pause() -> Piece | None:
         return None
     around.settle(thread_time())
     _here.piece = piece = Piece(around, None, None, paid=False)
+    _count(1)
     return piece
 
 
@@ -117,4 +124,27 @@ def _settle() -> None:
         piece.settle(thread_time())
 
 
-accounts.add_settler(_settle)
+def _count(change: int) -> None:
+    """Most accounts are opened where no piece is: in event loops. They shall not pay for asking."""
+    global _number
+    with _counting:
+        before, _number = _number, _number + change
+        if not before:
+            accounts.add_settler(_settle)
+        elif not _number:
+            accounts.remove_settler(_settle)
+
+
+def _forget() -> None:
+    """In a process that was just forked: the pieces of other threads will not end."""
+    global _counting, _number
+    _counting = threading.RLock()
+    accounts.remove_settler(_settle)
+    _number, piece = 0, _here.piece
+    while piece is not None:
+        _number, piece = _number + 1, piece.around
+    if _number:
+        accounts.add_settler(_settle)
+
+
+os.register_at_fork(after_in_child=_forget)
