@@ -171,7 +171,13 @@ def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None],
                 if variable is not None:
                     account = self._context.get(variable)
                     if account is not None:
-                        guarded(bill_account, stats, account, taken)
+                        try:
+                            if account.bill(taken):
+                                stats.paid_s += taken
+                        except Exception as error:
+                            if raised_by_a_signal(error):
+                                raise
+                            _disable(error)
             if coroutine is not None and not coroutine.cr_suspended:
                 guarded(count_end, thread, stats, callback.__self__)
         except BaseException as error:
@@ -210,7 +216,16 @@ def pay(thread: LoopThread) -> None:
     if since < thread.step_since:
         since = thread.step_since
         thread.settled_cpu = 0.0
-    thread.settled_cpu += _piece(thread, thread.inner or types.other, now - since, now, accounts.account.get())
+    piece = now - since
+    stats = thread.inner or types.other
+    account = accounts.account.get()
+    if piece > LONG_S or thread.detail:
+        thread.settled_cpu += _piece(thread, stats, piece, now, account)
+    else:
+        thread.settled_cpu += piece
+        stats.wall_s += piece
+        if account is not None and account.bill(piece):
+            stats.paid_s += piece
     thread.since = now
     thread.limit = ALWAYS_S
 
