@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import AbstractEventLoop, Handle
+from time import perf_counter
 from typing import Any, Final
 
 from taskwatt import accounts
@@ -118,9 +119,11 @@ class Accelerated:
             thread.carried.resume()
 
     def flush(self) -> None:
+        now = perf_counter()
         for figures in tuple(self._figures.values()):
             figures.flush()
-            figures.until_look = 0
+            looks.plan(figures.owner, now)
+            figures.until_look = max(0, figures.owner.next_look - figures.owner.steps)
 
     def forget(self) -> None:
         self._c.detach()

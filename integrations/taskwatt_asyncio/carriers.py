@@ -12,10 +12,11 @@ import os
 import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taskwatt.settings import Settings
-from taskwatt_asyncio import steps
+from taskwatt_asyncio import looks, steps, types
 
 if TYPE_CHECKING:
     from taskwatt_asyncio.figures import LoopFigures
@@ -53,7 +54,7 @@ class Carrier(Protocol):
         """That one has ended."""
 
     def flush(self) -> None:
-        """Bring the figures of `types` up to date; any thread."""
+        """Bring the figures of `types` up to date, and when they are looked at next; any thread."""
 
     def forget(self) -> None:
         """After a fork: the types are gone."""
@@ -90,7 +91,10 @@ class PurePython:
     def resume(self, thread: LoopThread) -> None:
         steps.resume(thread)
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        now = perf_counter()
+        for stats in tuple(types.by_name.values()):
+            looks.plan(stats, now)
 
     def forget(self) -> None: ...
 

@@ -1,7 +1,9 @@
 """A closer look at some steps of each type: where the task was suspended, for how long, and what woke it.
 
-A look costs a few microseconds, so a busy type gets few: the first 32 steps after a reading, then every 17th (in
-pairs), then every 1,021st. Odd strides, so that a task that goes round in a circle is not always met at the same place.
+A look costs 5 us where all is warm, as much as many a step. So after its first 32 steps a type has to earn its looks:
+two in a row, which tell how long it waited between them, for each 4 ms that it uses, and 10 times a second at most.
+What rules ask about uses 5 ms a second or more. Strides are odd, so that a task that goes round in a circle is not
+always met at the same place.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ log = logging.getLogger("taskwatt")
 
 SHORT_S: Final = 0.05
 _DENSE: Final = 32
-_STRIDES: Final = 17, 1_021
+_EARNED_S: Final = 0.004
+"""What a type uses between two pairs of looks,"""
+_APART_S: Final = 0.1
+"""and how much time lies between them."""
+_FARTHEST: Final = 1 << 20
 _MAX_DEPTH: Final = 64
 _MAX_LINES: Final = 16
 
@@ -93,7 +99,7 @@ def _look(token: Any, arguments: Any, thread: LoopThread, stats: CoroutineType, 
     _delay(token, thread, stats, now)
     if stats.steps < stats.next_look:
         return
-    _next(stats)
+    _next(stats, now)
     if not _is_native(coroutine):
         if stats.kind == "io":
             _look_at_file(token, thread, stats)
@@ -159,12 +165,30 @@ def _look_at_file(handle: Any, thread: LoopThread, stats: CoroutineType) -> None
             return
 
 
-def _next(stats: CoroutineType) -> None:
-    stats.recent_looks = recent = stats.recent_looks + 1
-    stride = 1
-    if recent > _DENSE and recent % 2:
-        stride = _STRIDES[recent > 2 * _DENSE]
-    stats.next_look = stats.steps + stride
+def _next(stats: CoroutineType, now: float) -> None:
+    """When the next look is due, now that one is taken."""
+    stats.taken += 1
+    if stats.taken <= _DENSE or stats.taken % 2:
+        stats.next_look = stats.steps + 1
+        return
+    stats.next_look = stats.steps + (_steps_until(stats, now, _EARNED_S, _APART_S) | 1)
+    stats.paired_steps, stats.paired_s, stats.paired_at = stats.steps, stats.wall_s, now
+
+
+def plan(stats: CoroutineType, now: float) -> None:
+    """At each reading: a type whose steps have become longer since its last look has earned one earlier."""
+    if not _failed and stats.taken > _DENSE and stats.next_look > stats.steps:
+        left_s = _EARNED_S - (stats.wall_s - stats.paired_s), _APART_S - (now - stats.paired_at)
+        stats.next_look = min(stats.next_look, stats.steps + _steps_until(stats, now, *left_s))
+
+
+def _steps_until(stats: CoroutineType, now: float, used_s: float, passed_s: float) -> int:
+    """In how many steps a type will have used so much, and so much time will have passed, if it goes on as since the
+    last pair of looks."""
+    steps, used, passed = stats.steps - stats.paired_steps, stats.wall_s - stats.paired_s, now - stats.paired_at
+    if used <= 0.0 or passed <= 0.0:
+        return _FARTHEST
+    return min(_FARTHEST, max(0, int(steps * max(used_s / used, passed_s / passed))))
 
 
 def _delay(token: Any, thread: LoopThread, stats: CoroutineType, now: float) -> None:

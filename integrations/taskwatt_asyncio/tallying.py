@@ -53,8 +53,6 @@ def _coroutine(one: types.CoroutineType) -> CoroutineTally:
     costs, one.costs = one.costs, []
     longest_s = one.longest_s
     one.longest_s = 0.0
-    one.recent_looks = 0
-    one.next_look = one.steps
     return CoroutineTally(
         one.kind,
         steps=one.steps,

@@ -41,8 +41,9 @@ class CoroutineType:
     __slots__ = (
         "at_end", "cancelled", "completed", "connecting", "correction_s", "costs", "defined_at", "delay_s", "delays",
         "destroyed_pending", "failed", "kind", "last", "lines", "longest_s", "looks", "name", "never_awaited",
-        "never_retrieved", "next_look", "paid_s", "recent_looks", "scanned", "scanning", "self_wakes", "short_waits",
-        "sleeping", "started", "steps", "suspended", "timed_out", "waits", "wall_s", "woke",
+        "never_retrieved", "next_look", "paid_s", "paired_at", "paired_s", "paired_steps", "scanned", "scanning",
+        "self_wakes", "short_waits", "sleeping", "started", "steps", "suspended", "taken", "timed_out", "waits",
+        "wall_s", "woke",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: StepKind, defined_at: Place | None = None) -> None:
@@ -72,8 +73,11 @@ class CoroutineType:
         self.looks = 0
         self.next_look = 0
         """The number of steps after which the next one is looked at (looks.py)."""
-        self.recent_looks = 0
-        """Since the last reading."""
+        self.taken = 0
+        """Looks, in pairs (looks.py); below: `steps`, `wall_s` and `perf_counter` at the last whole pair."""
+        self.paired_steps = 0
+        self.paired_s = 0.0
+        self.paired_at = 0.0
         self.sleeping = 0
         self.timed_out = 0
         self.connecting = 0

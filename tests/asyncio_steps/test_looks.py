@@ -6,6 +6,7 @@ import asyncio
 import os
 import selectors
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -185,3 +186,19 @@ def test_what_a_step_makes_ready_is_known_when_it_was_the_last_one() -> None:
     assert told["produces"] == (TIMES + 1, TIMES + 1)
     assert told["polls"][0] >= TIMES
     assert told["polls"][1] <= 1
+
+
+def test_a_busy_type_has_to_earn_its_looks() -> None:
+    async def spins() -> None:
+        for _ in range(100_003):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.create_task(spins())
+
+    began = time.perf_counter()
+    asyncio.run(main())
+    passed = time.perf_counter() - began
+    told = coroutines()["spins"]
+    # The first 32 steps, then two in a row 10 times a second at most.
+    assert 32 <= told.looks <= 34 + 20 * passed
