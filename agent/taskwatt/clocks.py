@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from taskwatt import procfs
+
 if TYPE_CHECKING:
     import resource
 
@@ -166,7 +168,7 @@ def cpu_count() -> int:
 @lru_cache(maxsize=1)
 def boot_id() -> str:
     """A UUID that changes with each boot; a constant made from the machine's boot time where there is none to read."""
-    text = _read(PROC / "sys/kernel/random/boot_id").decode("ascii", "replace").strip()
+    text = procfs.read(PROC / "sys/kernel/random/boot_id").decode("ascii", "replace").strip()
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -185,7 +187,7 @@ def uptime_ticks(proc: Path = PROC) -> int | None:
     """Clock ticks since boot, comparable with `start_time`."""
     if LINUX and proc is PROC:
         return int(time.clock_gettime(_SINCE_BOOT) * os.sysconf("SC_CLK_TCK"))
-    fields = _read(proc / "uptime").split()
+    fields = procfs.read(proc / "uptime").split()
     try:
         return int(float(fields[0]) * os.sysconf("SC_CLK_TCK"))
     except (IndexError, ValueError, OSError):
@@ -211,7 +213,7 @@ def _thread_delays(pid: int, proc: Path) -> dict[int, float] | None:
         return None
     waits: dict[int, float] = {}
     for thread in threads:
-        fields = _read(f"{task}/{thread}/schedstat").split()
+        fields = procfs.read(f"{task}/{thread}/schedstat").split()
         # All zero means that the kernel was built without the figures: a thread that is seen has run.
         if len(fields) == 3 and fields != [b"0", b"0", b"0"] and fields[1].isdigit():
             waits[int(thread)] = int(fields[1]) / 1e9
@@ -220,20 +222,7 @@ def _thread_delays(pid: int, proc: Path) -> dict[int, float] | None:
 
 def _stat_fields(pid: int, proc: Path) -> list[bytes]:
     """/proc/<pid>/stat from field 3 (state) on: the name before it may hold blanks and brackets."""
-    return _read(f"{proc}/{pid}/stat").rpartition(b")")[2].split()
-
-
-def _read(path: Path | str) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except (OSError, ValueError):
-        return b""
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
+    return procfs.read(f"{proc}/{pid}/stat").rpartition(b")")[2].split()
 
 
 def _psutil_cpu(pid: int) -> float | None:

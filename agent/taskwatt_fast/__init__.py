@@ -1,5 +1,7 @@
 """What taskwatt measures most often, in C: the same figures as its pure Python, for less.
 
+    from taskwatt_fast.accelerator import Accelerator, Hooks
+
     accelerator = Accelerator(Hooks(...), slow_s=0.1)   # may raise Refused
     accelerator.install()
     ...
@@ -11,6 +13,8 @@ is looked up on live objects first, then the whole is tried without a loop; what
 
 `taskwatt_fast.attempts` is the same for attempts of Celery tasks. A worker that runs no loop never imports asyncio for
 it, hence the late imports here.
+
+The same extension module holds the accounts that steps are billed to (taskwatt/accounts.py).
 """
 
 from __future__ import annotations

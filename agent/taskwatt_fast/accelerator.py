@@ -8,19 +8,9 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from taskwatt_fast.interpreter import refuse_unknown_interpreters
+from taskwatt_fast.compiled import compiled
 from taskwatt_fast.refusal import Refused
 from taskwatt_fast.trial import look_at, place_of_the_call, try_out
-
-
-def compiled() -> Any:
-    """The part in C; Refused where it was not built, was built for another Python, or is not for this interpreter."""
-    refuse_unknown_interpreters()
-    try:
-        from taskwatt_fast import _carrier
-    except ImportError as error:
-        raise Refused(f"its compiled part cannot be loaded: {error}") from error
-    return _carrier
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,6 +71,22 @@ typedef struct {
     Step step[DEPTH];
 } Clock;
 
+/* Who pays: a request, a labelled block, a span. */
+typedef struct Account {
+    PyObject_HEAD
+    struct Account *around; /* owned */
+    struct Account *row; /* who pays for it in the ledger: itself, or owned; NULL: nobody does */
+    PyObject *name, *outcome;
+    PyObject *token; /* of a row that was opened where nothing was current, while it is open */
+    double cpu, own, booked; /* seconds: paid by it and within it, as a row, and of that what is in the table */
+    PyObject *names, *prefix, *source; /* a request's: see taskwatt_web/request.py */
+    uint64_t route;
+    long status;
+    nanoseconds opened;
+    struct Account *newer, *older; /* in the list of open rows */
+    char listed, closed;
+} Account;
+
 /* A step as its hook knows it, across the call that it measures. */
 typedef struct {
     Clock *clock; /* owned; NULL: not measured */
@@ -101,7 +117,7 @@ typedef struct {
     PyObject *account; /* the ContextVar, or NULL while there are no accounts */
 } Hooks;
 
-extern PyTypeObject FiguresType, ClockType;
+extern PyTypeObject FiguresType, ClockType, AccountType, WaitType;
 extern Layout layout;
 extern Hooks hooks;
 extern nanoseconds slow_ns;
@@ -147,8 +163,21 @@ void begin_step(Entry *entry, Clock *clock, Figures *figures, PyObject *coroutin
                 PyObject *woken_by);
 void end_step(Entry *entry, PyObject *context);
 void abandon_step(Entry *entry);
-void settle_step(Clock *clock);
+nanoseconds settle_step(Clock *clock); /* now */
 void count_begin(Entry *entry);
+
+/* accounts.c */
+bool bill_account(Account *account, double seconds);
+PyObject *account_here(void); /* what is in the variable; new reference or NULL, without an exception */
+Account *begin_account(PyTypeObject *type, PyObject *name);
+bool rename_account(Account *account, PyObject *name);
+int add_accounts(PyObject *module);
+
+/* requests.c */
+int add_requests(PyObject *module);
+
+/* files.c */
+int add_files(PyObject *module);
 
 /* figures.c */
 Figures *figures_of_callback(PyObject *callback, PyObject *handle);
@@ -158,7 +187,15 @@ bool is_first_step(PyObject *coroutine);
 PyObject *coroutine_of(PyObject *task);
 int outcome_of(PyObject *task, bool pure); /* how it ended; it may not have */
 bool add_to_owner(Figures *figures);
+bool add_count(PyObject *owner, const char *name, uint64_t count); /* to an attribute */
+bool add_time(PyObject *owner, const char *name, nanoseconds time);
 void forget_types(void);
+
+/* names.c */
+PyObject *get_attribute(PyObject *object, const char *text);
+bool set_attribute(PyObject *object, const char *text, PyObject *value);
+PyObject *call_method(PyObject *object, const char *text);
+PyObject *get_item(PyObject *dict, const char *text);
 
 /* layout.c */
 PyObject *probe(PyObject *module, PyObject *arguments);

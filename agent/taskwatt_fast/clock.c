@@ -193,7 +193,7 @@ add_piece(Clock *clock, Step *step, nanoseconds now)
     step->unbilled += cpu;
 }
 
-/* Does a row pay for it? May run Python code of the accounts; needs no exception to be pending. */
+/* Does a row pay for it? Runs Python code where accounts are in pure Python; needs no exception to be pending. */
 static bool
 paid_by_account(nanoseconds cpu, PyObject *context)
 {
@@ -219,6 +219,11 @@ paid_by_account(nanoseconds cpu, PyObject *context)
     if (account == NULL || account == Py_None) {
         Py_XDECREF(account);
         return false;
+    }
+    if (LIKELY(PyObject_TypeCheck(account, &AccountType))) {
+        paid = bill_account((Account *)account, seconds(cpu));
+        Py_DECREF(account);
+        return paid;
     }
     PyObject *amount = PyFloat_FromDouble(seconds(cpu));
     PyObject *answer = amount == NULL ? NULL : PyObject_CallMethodOneArg(account, bill, amount);
@@ -453,19 +458,21 @@ abandon_step(Entry *entry)
     Py_DECREF((PyObject *)clock);
 }
 
-void
+nanoseconds
 settle_step(Clock *clock)
 {
-    if (!is_valid(clock) || clock->depth == 0) {
-        return;
+    nanoseconds now = wall_clock();
+    if (clock == NULL || !is_valid(clock) || clock->depth == 0) {
+        return now;
     }
     Step *step = &clock->step[clock->depth - 1];
-    add_piece(clock, step, wall_clock());
+    add_piece(clock, step, now);
     nanoseconds unbilled = step->unbilled;
     Figures *figures = (Figures *)Py_NewRef((PyObject *)step->figures);
     step->unbilled = 0;
     pay(clock, figures, unbilled, NULL);
     Py_DECREF((PyObject *)figures);
+    return now;
 }
 
 /* --- the type ------------------------------------------------------------------------------------------------------ */

@@ -39,7 +39,7 @@ resolved(PyObject *subject, PyObject *handle, Identity identity, PyObject *kept,
 static PyObject *
 attribute(PyObject *object, const char *name)
 {
-    PyObject *value = PyObject_GetAttrString(object, name);
+    PyObject *value = get_attribute(object, name);
     if (value == NULL) {
         PyErr_Clear();
     }
@@ -256,27 +256,33 @@ figures_dealloc(Figures *figures)
 static bool
 added(PyObject *owner, const char *name, PyObject *amount)
 {
-    PyObject *before = amount == NULL ? NULL : PyObject_GetAttrString(owner, name);
+    PyObject *before = amount == NULL ? NULL : get_attribute(owner, name);
     PyObject *sum = before == NULL ? NULL : PyNumber_Add(before, amount);
-    bool done = sum != NULL && PyObject_SetAttrString(owner, name, sum) == 0;
+    bool done = sum != NULL && set_attribute(owner, name, sum);
     Py_XDECREF(sum);
     Py_XDECREF(before);
     Py_XDECREF(amount);
     return done;
 }
 
+bool
+add_count(PyObject *owner, const char *name, uint64_t count)
+{
+    return count == 0 || added(owner, name, PyLong_FromUnsignedLongLong(count));
+}
+
 static bool
 added_count(PyObject *owner, const char *name, uint64_t *count)
 {
-    if (*count != 0 && !added(owner, name, PyLong_FromUnsignedLongLong(*count))) {
+    if (!add_count(owner, name, *count)) {
         return false;
     }
     *count = 0;
     return true;
 }
 
-static bool
-added_time(PyObject *owner, const char *name, nanoseconds time)
+bool
+add_time(PyObject *owner, const char *name, nanoseconds time)
 {
     return time == 0 || added(owner, name, PyFloat_FromDouble(seconds(time)));
 }
@@ -284,10 +290,10 @@ added_time(PyObject *owner, const char *name, nanoseconds time)
 static bool
 raised_longest(PyObject *owner, nanoseconds longest)
 {
-    PyObject *before = PyObject_GetAttrString(owner, "longest_s");
+    PyObject *before = get_attribute(owner, "longest_s");
     PyObject *now = before == NULL ? NULL : PyFloat_FromDouble(seconds(longest));
     int larger = now == NULL ? -1 : PyObject_RichCompareBool(now, before, Py_GT);
-    bool done = larger == 0 || (larger == 1 && PyObject_SetAttrString(owner, "longest_s", now) == 0);
+    bool done = larger == 0 || (larger == 1 && set_attribute(owner, "longest_s", now));
     Py_XDECREF(before);
     Py_XDECREF(now);
     return done;
@@ -296,7 +302,7 @@ raised_longest(PyObject *owner, nanoseconds longest)
 static bool
 added_costs(PyObject *owner, Figures *figures)
 {
-    PyObject *costs = PyObject_GetAttrString(owner, "costs");
+    PyObject *costs = get_attribute(owner, "costs");
     bool done = costs != NULL && PyList_Check(costs);
     if (costs != NULL && !done) {
         PyErr_SetString(PyExc_TypeError, "costs are no list");
@@ -321,8 +327,8 @@ add_to_owner(Figures *figures)
     bool done = added_count(owner, "steps", &figures->steps)
         && added_count(owner, "self_wakes", &figures->self_wakes) && added_count(owner, "started", &figures->started)
         && added_count(owner, "completed", &figures->completed) && added_count(owner, "failed", &figures->failed)
-        && added_count(owner, "cancelled", &figures->cancelled) && added_time(owner, "wall_s", wall)
-        && added_time(owner, "correction_s", cpu - wall) && added_time(owner, "paid_s", cpu - own)
+        && added_count(owner, "cancelled", &figures->cancelled) && add_time(owner, "wall_s", wall)
+        && add_time(owner, "correction_s", cpu - wall) && add_time(owner, "paid_s", cpu - own)
         && (longest == 0 || raised_longest(owner, longest)) && (figures->costs == 0 || added_costs(owner, figures));
     Py_DECREF(owner);
     return done;

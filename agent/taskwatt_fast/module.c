@@ -115,10 +115,7 @@ forget(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 static PyObject *
 settle(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
-    Clock *clock = current_clock;
-    if (clock != NULL) {
-        settle_step(clock);
-    }
+    settle_step(current_clock);
     return with_interruption(Py_NewRef(Py_None));
 }
 
@@ -172,14 +169,18 @@ execute(PyObject *module)
         return -1;
     }
     home = PyInterpreterState_Main();
-    if (PyType_Ready(&FiguresType) < 0 || PyType_Ready(&ClockType) < 0) {
+    if (PyType_Ready(&FiguresType) < 0 || PyType_Ready(&ClockType) < 0 || PyType_Ready(&WaitType) < 0) {
         return -1;
     }
     if (!watched && pthread_atfork(NULL, NULL, resume_after_fork) == 0) {
         watched = true; /* cannot be taken back; does nothing where no clock is attached */
     }
+    if (add_accounts(module) < 0 || add_requests(module) < 0 || add_files(module) < 0) {
+        return -1;
+    }
     return PyModule_AddObjectRef(module, "Figures", (PyObject *)&FiguresType) < 0
                || PyModule_AddObjectRef(module, "Clock", (PyObject *)&ClockType) < 0
+               || PyModule_AddObjectRef(module, "Wait", (PyObject *)&WaitType) < 0
         ? -1
         : 0;
 }

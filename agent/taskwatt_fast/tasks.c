@@ -45,7 +45,7 @@ begin_pure_step(Entry *entry, PyObject *method, PyObject *handle, PyObject *argu
         return false;
     }
     Clock *clock = clock_of_thread();
-    PyObject *coroutine = clock == NULL ? NULL : PyObject_GetAttrString(task, "_coro");
+    PyObject *coroutine = clock == NULL ? NULL : get_attribute(task, "_coro");
     if (coroutine == NULL) {
         PyErr_Clear();
         return true;
@@ -105,16 +105,16 @@ call_wakeup(PyObject *task, PyObject *future)
 static PyObject *
 eager_coroutine(PyObject *arguments, PyObject *names)
 {
-    if (LIKELY(names == NULL) || PyDict_GetItemString(names, "eager_start") != Py_True) {
+    if (LIKELY(names == NULL) || get_item(names, "eager_start") != Py_True) {
         return NULL;
     }
-    return PyTuple_GET_SIZE(arguments) > 0 ? PyTuple_GET_ITEM(arguments, 0) : PyDict_GetItemString(names, "coro");
+    return PyTuple_GET_SIZE(arguments) > 0 ? PyTuple_GET_ITEM(arguments, 0) : get_item(names, "coro");
 }
 
 static PyObject *
 context_of(PyObject *task)
 {
-    PyObject *context = PyObject_CallMethod(task, "get_context", NULL);
+    PyObject *context = call_method(task, "get_context");
     if (context == NULL || !PyContext_CheckExact(context)) {
         PyErr_Clear();
         Py_CLEAR(context);

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 from asyncio import AbstractEventLoop, Handle
+from collections.abc import Callable, Sized
 from time import perf_counter
 from typing import Any, Final
 
 from taskwatt import accounts
 from taskwatt.interruption import raised_by_a_signal
-from taskwatt_asyncio import looks, loops, types
-from taskwatt_asyncio.figures import LoopFigures
+from taskwatt.observations import READY_BUCKETS
+from taskwatt_asyncio import looks, loops, selecting, types
+from taskwatt_asyncio.figures import SHORT_S, LoopFigures
 from taskwatt_asyncio.loops import LoopThread
-from taskwatt_fast import Accelerator, Hooks
-from taskwatt_fast.accelerator import compiled
+from taskwatt_fast.accelerator import Accelerator, Hooks
+from taskwatt_fast.compiled import compiled
 
 log = logging.getLogger("taskwatt")
 
@@ -27,16 +29,17 @@ _NEVER: Final = 1 << 30
 class _Carried:
     """A figure of a thread that its clock in C holds. Those that only C writes keep what they are."""
 
-    def __init__(self, name: str, *, writable: bool = False) -> None:
+    def __init__(self, name: str, *, writable: bool = False, by: str = "carried") -> None:
         self._name = name
         self._writable = writable
+        self._by = by
 
     def __get__(self, thread: Any, owner: type | None = None) -> Any:
-        return self if thread is None else getattr(thread.carried, self._name)
+        return self if thread is None else getattr(getattr(thread, self._by), self._name)
 
     def __set__(self, thread: Any, value: Any) -> None:
         if self._writable:
-            setattr(thread.carried, self._name, value)
+            setattr(getattr(thread, self._by), self._name, value)
 
 
 class _Handle(_Carried):
@@ -54,7 +57,7 @@ class _Type(_Carried):
 class CarriedThread(LoopThread):
     """What the accelerator keeps of a thread, under the names by which the others know it."""
 
-    __slots__ = ("carried",)
+    __slots__ = ("carried", "waits")
 
     step_since: Any = _Carried("step_since")
     end: Any = _Carried("end")
@@ -64,9 +67,23 @@ class CarriedThread(LoopThread):
     detail: Any = _Carried("detail", writable=True)
     stamped: Any = _Carried("stamped", writable=True)
 
-    def __init__(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures, clock: Any) -> None:
+    busy_since: Any = _Carried("busy_since", writable=True, by="waits")
+    idle_since: Any = _Carried("idle_since", writable=True, by="waits")
+    depth: Any = _Carried("depth", writable=True, by="waits")
+    looked: Any = _Carried("looked", writable=True, by="waits")
+
+    def __init__(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures, clock: Any, waits: Any) -> None:
         self.carried = clock
+        self.waits = waits
         super().__init__(loop, kind, figures)
+
+    def watched(self, select: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
+        long_period, unseen = self.figures.long_period, selecting.say_unseen
+        watched: Callable[..., Any] = self.waits.watch(select, ready, READY_BUCKETS, SHORT_S, long_period, unseen)
+        return watched
+
+    def flush(self) -> None:
+        self.waits.flush(self.figures)
 
 
 class Accelerated:
@@ -85,7 +102,8 @@ class Accelerated:
     def install(self) -> None:
         self._installed = True
         self._accelerator.install()
-        accounts.add_settler(self._settle)
+        if not accounts.IN_C:  # those settle by themselves
+            accounts.add_settler(self._settle)
         if accounts.in_use():
             self._account()
 
@@ -100,7 +118,7 @@ class Accelerated:
         self._figures.clear()
 
     def thread(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures) -> LoopThread:
-        return CarriedThread(loop, kind, figures, self._c.Clock())
+        return CarriedThread(loop, kind, figures, self._c.Clock(), self._c.Wait())
 
     def enter(self, thread: LoopThread) -> None:
         if self._installed and isinstance(thread, CarriedThread):

@@ -9,10 +9,10 @@ found that way: 8.3 ms where a probe of 10 ms said 2.3; all of 25 injected stall
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_left
 from typing import Any, Final
 
+from taskwatt import procfs
 from taskwatt.observations import DELAY_BUCKETS, READY_BUCKETS, LoopTally
 
 SHORT_S: Final = DELAY_BUCKETS[0]
@@ -106,6 +106,8 @@ def tally(figures: LoopFigures, now: float) -> LoopTally:
 
 
 def _tally(figures: LoopFigures, now: float) -> LoopTally:
+    for thread in tuple(figures.running):
+        thread.flush()
     busy_s, idle_s = figures.busy_s, figures.idle_s
     periods, seconds, ready = figures.long_periods.copy(), figures.long_s.copy(), figures.ready.copy()
     cpu_s, run_delay_s = figures.cpu_s, figures.run_delay_s
@@ -151,18 +153,11 @@ def depth(loop: Any) -> int:
 
 def run_delay(native_id: int) -> float:
     """Seconds that a thread of this process has waited for a CPU; NaN where the kernel does not tell."""
-    try:
-        descriptor = os.open(f"/proc/self/task/{native_id}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    fields = procfs.read(f"/proc/self/task/{native_id}/schedstat").split()
+    # All zero means that the kernel was built without the figures: a thread that is asked about has run.
+    if len(fields) != 3 or fields == [b"0", b"0", b"0"] or not fields[1].isdigit():
         return math.nan
-    try:
-        fields = os.read(descriptor, 128).split()
-        # All zero means that the kernel was built without the figures: a thread that is asked about has run.
-        return math.nan if fields == [b"0", b"0", b"0"] else int(fields[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return math.nan
-    finally:
-        os.close(descriptor)
+    return int(fields[1]) / 1e9
 
 
 _SUMS: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps")

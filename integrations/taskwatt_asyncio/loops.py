@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from asyncio import AbstractEventLoop, BaseEventLoop, Handle, all_tasks
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from time import perf_counter, thread_time
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -121,6 +121,13 @@ class LoopThread:
         """Undo what was done to the loop, and keep no reference to ourselves: a loop goes when its last owner does."""
         release, self.release = self.release, _nothing
         release()
+
+    def watched(self, select: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
+        """What stands in for the `select` of the loop's selector."""
+        return selecting.watched(self, select, ready)
+
+    def flush(self) -> None:
+        """Bring `figures` up to date."""
 
     def cpu_s(self) -> float:
         """CPU seconds of the thread since the loop began to run here. Any thread; 0.0 once the thread is gone."""

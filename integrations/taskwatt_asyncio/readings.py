@@ -15,6 +15,8 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Final, NamedTuple
 
+from taskwatt import procfs
+
 LINUX: Final = sys.platform.startswith("linux")
 _PER_THREAD: Final = 0b110
 """CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED: the clock of a thread by the kernel's number; one that is gone has none."""
@@ -126,12 +128,7 @@ def _opened(path: str) -> int:
 
 
 def _text(descriptor: int) -> bytes:
-    if descriptor < 0:
-        return b""
-    try:
-        return os.pread(descriptor, 4096, 0)
-    except OSError:
-        return b""
+    return procfs.read_open(descriptor) if descriptor >= 0 else b""
 
 
 def _nothing() -> None:

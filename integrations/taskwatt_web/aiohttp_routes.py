@@ -18,7 +18,7 @@ from typing import Any
 from taskwatt.observations import Outcome
 from taskwatt.runtime import runtime
 from taskwatt_web.patches import Patches
-from taskwatt_web.request import WEBSOCKET, Request, begin, current, outcome_of
+from taskwatt_web.request import WEBSOCKET, Request, begin, matched, outcome_of
 
 log = logging.getLogger("taskwatt")
 
@@ -40,7 +40,12 @@ def _serving(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
 
     @wraps(original)
     async def _handle_request(self: Any, incoming: Any, *args: Any, **kwargs: Any) -> Any:
-        request = _begin(incoming)
+        request: Request | None = None
+        try:
+            if not _broken:
+                request = begin(_method(incoming))
+        except Exception as error:
+            _give_up(error)
         if request is None:
             return await original(self, incoming, *args, **kwargs)
         try:
@@ -48,7 +53,12 @@ def _serving(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
         except BaseException as error:
             _end(request, "cancelled" if _is_gone(self) else outcome_of(error))
             raise
-        _end_answered(request, answered)
+        try:
+            response, gone = answered
+            request.status = response.status
+            request.end("cancelled" if gone is True else "useful")
+        except Exception:  # what it gave is none of the usual
+            _end(request, "useful")
         return answered
 
     return _handle_request
@@ -58,14 +68,11 @@ def _noting(original: Callable[..., None]) -> Callable[..., None]:
     @wraps(original)
     def freeze(self: Any) -> None:
         original(self)
-        request = current()
-        if request is not None:
-            try:
-                canonical = self.route.resource.canonical
-            except AttributeError:  # nothing matched
-                return
-            if isinstance(canonical, str):
-                request.matched(canonical or "/")
+        try:
+            canonical = self.route.resource.canonical
+        except AttributeError:  # nothing matched
+            return
+        matched("/" if canonical == "" else canonical)
 
     return freeze
 
@@ -84,31 +91,21 @@ def _starting(original: Callable[..., Any]) -> Callable[..., Any]:
     return start
 
 
-def _begin(incoming: Any) -> Request | None:
-    try:
-        if _broken:
-            return None
-        method = str(incoming.method)
-        upgrade = incoming.headers.get("Upgrade") if method == "GET" else None
-        return begin(WEBSOCKET if isinstance(upgrade, str) and upgrade.lower() == "websocket" else method)
-    except Exception as error:
-        _give_up(error)
-        return None
+def _method(incoming: Any) -> str:
+    """The parser knows at once whether a request wants to upgrade its connection; its headers are asked only then."""
+    message = getattr(incoming, "_message", incoming)
+    method: str = message.method
+    if method == "GET" and getattr(message, "upgrade", True):
+        upgrade = incoming.headers.get("Upgrade")
+        if isinstance(upgrade, str) and upgrade.lower() == "websocket":
+            return WEBSOCKET
+    return method
 
 
 def _is_gone(handler: Any) -> bool:
     """Writing to a client that is gone raises in the user's handler, as any mistake of its own would."""
     transport = getattr(handler, "transport", None)
     return transport is None or transport.is_closing()
-
-
-def _end_answered(request: Request, answered: Any) -> None:
-    gone = False
-    if isinstance(answered, tuple) and len(answered) == 2:  # pyright: ignore[reportUnknownArgumentType]
-        response, gone = answered  # pyright: ignore[reportUnknownVariableType]
-        status = getattr(response, "status", 0)  # pyright: ignore[reportUnknownArgumentType]
-        request.status = status if isinstance(status, int) else 0
-    _end(request, "cancelled" if gone is True else "useful")
 
 
 def _end(request: Request, outcome: Outcome) -> None:

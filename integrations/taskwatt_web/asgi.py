@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import wraps
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from taskwatt import accounts
 from taskwatt.observations import Outcome
 from taskwatt_web.request import WEBSOCKET, Request, begin, current, outcome_of
 
@@ -35,7 +36,12 @@ def entering(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitabl
 
     @wraps(original)
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
-        exchange = _enter(scope, receive, send)
+        exchange: _Exchange | None = None
+        try:
+            if not _broken:
+                exchange = _enter(scope, receive, send)
+        except Exception as error:
+            _give_up(error)
         if exchange is None:
             await original(self, scope, receive, send)
             return
@@ -49,72 +55,89 @@ def entering(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitabl
     return __call__
 
 
-def is_of(request: Request, scope: Scope) -> bool:
-    """Is this the scope of that request? Middleware may hand on a copy, which keeps the list of headers."""
-    return request.source is scope or getattr(request.source, "get", _nothing)("headers") is scope.get("headers", scope)
+def is_of(one: Request, scope: Scope) -> bool:
+    """Is this the scope of that request?"""
+    return one.source is _identity(scope)
 
 
-def _nothing(_: str) -> None:
-    pass
+def _identity(scope: Scope) -> object:
+    """Middleware may hand on a copy, which keeps the list of headers."""
+    headers = scope.get("headers")
+    return scope if headers is None else headers
 
 
-class _Exchange:
-    """The messages of one request between server and application."""
+class _InPython:
+    """What there is of `Exchange` in C, too (taskwatt_fast/requests.c)."""
 
-    __slots__ = ("_gone", "_receive", "_request", "_send", "_told")
+    __slots__ = ("_send", "gone", "request", "server_receives", "told")
 
     def __init__(self, request: Request, receive: Receive, send: Send) -> None:
-        self._request = request
-        self._receive = receive
+        self.request = request
+        self.server_receives = receive
         self._send = send
-        self._told = False
-        self._gone = False
+        self.told = False
+        """Has the whole response been sent?"""
+        self.gone = False
+        """Did the client go before?"""
 
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if not self._told and message.get("type") == "http.disconnect":
-            self._gone = True
-        return message
+    @classmethod
+    def enter(cls, scope: Scope, receive: Receive, send: Send) -> Self | None:
+        """None for what is no request, and for an application mounted in another one."""
+        kind = scope["type"]
+        if kind not in _SERVED:
+            return None
+        around = current()
+        if around is not None and is_of(around, scope):
+            return None
+        method = WEBSOCKET if kind == "websocket" else str(scope.get("method", ""))
+        return cls(begin(method, _identity(scope)), receive, send)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Not a coroutine itself: what it gives is the server's."""
         try:
             kind = message["type"]
-            if kind in _BODY:
-                self._told = self._told or not message.get("more_body", False)
-            elif kind in _STATUS:
-                self._request.status = int(message["status"])
+            if kind in _STATUS:
+                self.request.status = int(message["status"])
+            elif kind in _BODY and not message.get("more_body", False):
+                self.told = True
         except Exception:  # a malformed message is for the server to refuse
             pass
         return self._send(message)
 
+
+if TYPE_CHECKING or not accounts.IN_C:  # noqa: SIM108  # mypy takes no conditional expression for a base class
+    _Base = _InPython
+else:
+    _Base = accounts.part_in_c.Exchange
+
+
+class _Exchange(_Base):
+    """The messages of one request between server and application."""
+
+    __slots__ = ()
+
+    async def receive(self) -> Message:
+        message: Message = await self.server_receives()
+        if not self.told and message.get("type") == "http.disconnect":
+            self.gone = True
+        return message
+
     def end(self, error: BaseException | None) -> None:
         try:
-            self._request.end(self._outcome(error))
+            request: Request = self.request
+            request.end("useful" if error is None and not self.gone else self._outcome(error))
         except Exception as failure:
             _give_up(failure)
 
     def _outcome(self, error: BaseException | None) -> Outcome:
         if type(error).__name__ == "WebSocketDisconnect":
             return "useful"
-        if self._gone or type(error).__name__ == "ClientDisconnect":
+        if self.gone or type(error).__name__ == "ClientDisconnect":
             return "cancelled"
         return "useful" if error is None else outcome_of(error)
 
 
-def _enter(scope: Scope, receive: Receive, send: Send) -> _Exchange | None:
-    """None for what is no request, and for an application mounted in another one."""
-    try:
-        if _broken or scope["type"] not in _SERVED:
-            return None
-        around = current()
-        if around is not None and is_of(around, scope):
-            return None
-        method = WEBSOCKET if scope["type"] == "websocket" else str(scope.get("method", ""))
-        return _Exchange(begin(method, scope), receive, send)
-    except Exception as error:
-        _give_up(error)
-        return None
+_enter: Callable[[Scope, Receive, Send], _Exchange | None] = _Exchange.enter
 
 
 def _give_up(error: Exception) -> None:

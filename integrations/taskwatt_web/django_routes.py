@@ -16,7 +16,7 @@ from typing import Any
 
 from taskwatt_web import asgi, wsgi
 from taskwatt_web.patches import Patches
-from taskwatt_web.request import current, outcome_of
+from taskwatt_web.request import current, matched, outcome_of
 
 
 def install() -> None:
@@ -33,10 +33,9 @@ def _noting(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def resolve_request(self: Any, *args: Any, **kwargs: Any) -> Any:
         match = original(self, *args, **kwargs)
-        request = current()
         route = getattr(match, "route", None)
-        if request is not None and isinstance(route, str):
-            request.matched(route if route.startswith(("/", "^")) else f"/{route}")
+        if isinstance(route, str):
+            matched(route if route.startswith(("/", "^")) else f"/{route}")
         return match
 
     return resolve_request

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any
+from functools import update_wrapper, wraps
+from typing import Any, cast
 
+from taskwatt import accounts
 from taskwatt_web import asgi
 from taskwatt_web.patches import Patches
 from taskwatt_web.request import NO_ROUTE, current
@@ -35,7 +36,7 @@ def uninstall() -> None:
     _patches.uninstall()
 
 
-def _noting(note: Callable[[Any, Mapping[str, Any]], None]) -> Callable[[Any], Any]:
+def _noting(note: Callable[[Any, Any], None]) -> Callable[[Any], Any]:
     def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def handle(self: Any, scope: Any, *args: Any, **kwargs: Any) -> Any:
@@ -43,8 +44,7 @@ def _noting(note: Callable[[Any, Mapping[str, Any]], None]) -> Callable[[Any], A
                 try:
                     note(self, scope)
                 except Exception as error:
-                    _broken.append(error)
-                    log.warning("taskwatt stopped reading routes of Starlette: %r", error, exc_info=error)
+                    _give_up(error)
             return original(self, scope, *args, **kwargs)
 
         return handle
@@ -52,12 +52,27 @@ def _noting(note: Callable[[Any, Mapping[str, Any]], None]) -> Callable[[Any], A
     return replacement
 
 
+def _handing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for routes, in C where that is."""
+    if not accounts.IN_C:
+        return cast(Callable[..., Any], _noting(_note_route)(original))
+    return update_wrapper(accounts.part_in_c.Handing(original, _give_up), original)
+
+
+def _give_up(error: Exception) -> None:
+    if not _broken:
+        _broken.append(error)
+        log.warning("taskwatt stopped reading routes of Starlette: %r", error, exc_info=error)
+
+
 def _note_route(route: Any, scope: Any) -> None:
     request = current()
-    if request is not None and asgi.is_of(request, scope):
-        path = _effective_path(route, scope) or getattr(route, "path", None)
-        if isinstance(path, str):
-            request.matched(request.prefix + path)
+    if request is None or request.route == id(route) or not asgi.is_of(request, scope):
+        return
+    request.route = id(route)  # FastAPI's `handle` calls Starlette's
+    path = _effective_path(route, scope) or getattr(route, "path", None)
+    if isinstance(path, str):
+        request.matched(request.prefix + path if request.prefix else path)
 
 
 def _note_mount(mount: Any, scope: Any) -> None:
@@ -72,9 +87,11 @@ def _note_mount(mount: Any, scope: Any) -> None:
 
 def _effective_path(route: Any, scope: Mapping[str, Any]) -> str | None:
     """FastAPI with nested routers: the route as it was included, prefixes and all."""
-    get = getattr(scope.get("fastapi"), "get", None)
-    context: Any = get("effective_route_context") if callable(get) else None
-    path = getattr(context, "path", None) if getattr(context, "original_route", None) is route else None
+    own: Any = scope.get("fastapi")
+    context: Any = cast(Any, own).get("effective_route_context") if isinstance(own, dict) else None
+    if context is None or getattr(context, "original_route", None) is not route:
+        return None
+    path = getattr(context, "path", None)
     return path if isinstance(path, str) else None
 
 
@@ -82,13 +99,13 @@ _patches = Patches(
     {
         "starlette.applications": {("Starlette", "__call__"): asgi.entering},
         "starlette.routing": {
-            ("Route", "handle"): _noting(_note_route),
-            ("WebSocketRoute", "handle"): _noting(_note_route),
+            ("Route", "handle"): _handing,
+            ("WebSocketRoute", "handle"): _handing,
             ("Mount", "handle"): _noting(_note_mount),
         },
         "fastapi.routing": {
-            ("APIRoute", "handle"): _noting(_note_route),
-            ("APIWebSocketRoute", "handle"): _noting(_note_route),
+            ("APIRoute", "handle"): _handing,
+            ("APIWebSocketRoute", "handle"): _handing,
         },
     }
 )

@@ -61,7 +61,7 @@ def test_an_interpreter_that_it_does_not_know_refuses_it(
     name: str, value: object, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from taskwatt_fast import Refused
-    from taskwatt_fast.accelerator import compiled
+    from taskwatt_fast.compiled import compiled
 
     with monkeypatch.context() as context:
         context.setattr(sys, name, value)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def part_in_c() -> Any:
     """Of the accelerator. Without it the test is skipped, but not in CI, where there is a compiler."""
     from taskwatt_fast import Refused
-    from taskwatt_fast.accelerator import compiled
+    from taskwatt_fast.compiled import compiled
 
     try:
         return compiled()
