@@ -174,6 +174,10 @@ class _Here(threading.local):
 
 here = _Here()
 _pid = 0
+_beginning = threading.Lock()
+_beginner = 0
+"""The thread that puts the hooks in."""
+_BEGIN_S: Final = 1.0
 
 
 def changed(loop: AbstractEventLoop | None) -> None:
@@ -196,10 +200,8 @@ def changed(loop: AbstractEventLoop | None) -> None:
 
 def start(loop: AbstractEventLoop) -> LoopThread:
     """Measure a loop that runs in the current thread, from now on."""
-    global _pid
     if _pid != os.getpid():
-        _pid = os.getpid()
-        _first()
+        _begin()
     name = threading.current_thread().name
     kind = "uvloop" if type(loop).__module__.partition(".")[0] == "uvloop" else "asyncio"
     sums = table.of(f"{name} (nested)" if here.suspended else name, kind)
@@ -311,8 +313,24 @@ def tell(listeners: list[Any], *arguments: object) -> None:
             log.warning("taskwatt stopped watching loops with %s: it failed: %r", listener, error, exc_info=error)
 
 
+def _begin() -> None:
+    """The first loop of this process runs. One that starts in another thread meanwhile waits until all hooks are in.
+
+    Not for ever: who puts them in imports modules, and may wait for one that the other thread is importing.
+    """
+    global _beginner, _pid
+    if _beginner == threading.get_ident() or not _beginning.acquire(timeout=_BEGIN_S):
+        return
+    try:
+        if _pid != os.getpid():
+            _beginner = threading.get_ident()
+            _first()
+    finally:
+        _pid, _beginner = os.getpid(), 0
+        _beginning.release()
+
+
 def _first() -> None:
-    """The first loop of this process runs."""
     global threshold_s
     from taskwatt_asyncio import children, stalls
     from taskwatt_asyncio.tallying import tallies
@@ -381,6 +399,8 @@ def _forget() -> None:
 
 def _after_fork() -> None:
     """In the child: nothing was counted yet. The loop that it was forked from goes on unmeasured, if it goes on."""
+    global _beginner, _beginning
+    _beginner, _beginning = 0, threading.Lock()
     thread = here.thread
     here.thread, here.suspended = None, ()
     carriers.current.forget()

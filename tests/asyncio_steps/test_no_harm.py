@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import pytest
 
 import taskwatt_asyncio
-from taskwatt_asyncio import looks, steps, types
+from taskwatt_asyncio import looks, loops, steps, types
 from tests.support.loops import coroutines
 
 value: ContextVar[int] = ContextVar("value", default=0)
@@ -187,6 +187,34 @@ def test_loops_in_many_threads_add_up() -> None:
         thread.join()
     one = coroutines()["main"]
     assert (one.steps, one.self_wakes, one.completed) == (808, 800, 8)
+
+
+def test_a_loop_that_starts_while_the_hooks_are_put_in_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+    first = loops._first
+    is_first, both = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        is_first.set()
+        both.wait(0.2)  # nothing sets it: the other loop cannot run before this has returned
+        first()
+
+    def second() -> None:
+        is_first.wait(10)
+        asyncio.run(main())
+        both.set()
+
+    monkeypatch.setattr(loops, "_first", slowly)
+    threads = [threading.Thread(target=asyncio.run, args=(main(),)), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    one = coroutines()["main"]
+    assert (one.steps, one.self_wakes, one.completed) == (202, 200, 2)
 
 
 def test_debug_mode_says_what_it_says(caplog: pytest.LogCaptureFixture) -> None:
