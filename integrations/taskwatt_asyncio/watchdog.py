@@ -281,8 +281,9 @@ class Watchdog:
         wait_s = TICK_S
         for ident, thread in running.items():
             watched = self._watched.get(ident)
-            if watched is None:  # it was interrupted by a loop that ran inside of one of its steps
-                watched = self._watch_over(thread)
+            if watched is None:  # it was interrupted by a loop that ran inside of one of its steps, or is just starting
+                with self._starting:
+                    watched = self._watched.get(ident) or self._watch_over(thread)
                 if loops.running.get(ident) is not thread:  # it ended while files were opened
                     self.ended(thread)
                     continue
