@@ -302,6 +302,7 @@ class Runtime:
         if finalizer is not None:
             finalizer.cancel()
         self._forget()
+        accounts.forget()
         if starter is not None and not self._ending and starter is not threading.current_thread():
             starter.join(_FORK_WAIT_S)
 
