@@ -102,7 +102,7 @@ class Server:
         return billed, told["truth"]
 
     def serve_and_compare(self, serve: Callable[[int], object]) -> tuple[dict[str, float], dict[str, float]]:
-        """(billed, true) CPU seconds of what `serve(milliseconds)` asks for, by row; up to three times, until they agree.
+        """(billed, true) CPU seconds of what `serve(milliseconds)` asks for, by row; asked up to thrice.
 
         A collection of the whole heap in the middle of a request is that request's, and nothing that it asked for.
         """
