@@ -53,8 +53,6 @@ GIVEN_AWAY_S: Final = 0.001
 """Since the last look: so long is nobody away who was not kept out. Reading a file takes a few microseconds."""
 LINGER_S: Final = 1.0
 """How long the thread outlives the last loop: some programs run one after another."""
-_HAS_GET_CONTEXT: Final = hasattr(asyncio.Task, "get_context")
-"""From Python 3.12. Before, a task's context is only found among what it refers to."""
 
 
 class Seen(NamedTuple):
@@ -185,7 +183,13 @@ class Watchdog:
         if watched is None or watched.thread is not thread:
             return None
         # First of all: reading gives the interpreter away, and this thread is looked at again.
-        steps = [one for one in (watched.step, watched.former) if start <= one.began <= start + duration_s]
+        # What an eager task does at first is within the step that made it, which runs on.
+        outer = thread.step_since
+        steps = [
+            one
+            for one in (watched.step, watched.former)
+            if start <= one.began <= start + duration_s or (one.began and one.began == outer)
+        ]
         step = next((one for one in steps if one.began == start), steps[0] if steps else _Step(0.0))
         now = watched.reader.read(wake_ups=True)
         before = next((one for one in reversed(tuple(watched.readings)) if one.at <= start), None)
@@ -315,15 +319,18 @@ def _began(thread: LoopThread, now: float) -> float:
 
 
 def _context_of(thread: LoopThread) -> Context | None:
-    """In which the step runs: its handle's, or where handles are not Python's (uvloop), its task's."""
+    """In which the step runs: its task's, which is not its handle's for an eager task; or its handle's.
+
+    Where handles are not Python's (uvloop) there is none. Before Python 3.12 a task's context is only found among what
+    it refers to.
+    """
     handle: Any = thread.handle
+    task: Any = asyncio.current_task(thread.loop) if thread.step_since else None
+    get_context = getattr(task, "get_context", None)  # from Python 3.12
+    if get_context is not None:
+        return cast(Context, get_context())
     if handle is not None:
         return cast(Context, handle._context)
-    task: Any = asyncio.current_task(thread.loop) if thread.step_since else None
-    if task is None:
-        return None
-    if _HAS_GET_CONTEXT:
-        return cast(Context, task.get_context())
     return next((one for one in gc.get_referents(task) if type(one) is Context), None)
 
 
