@@ -190,7 +190,8 @@ def test_what_a_step_makes_ready_is_known_when_it_was_the_last_one() -> None:
 
 def test_a_busy_type_has_to_earn_its_looks() -> None:
     async def spins() -> None:
-        for _ in range(100_003):
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.5:  # noqa: ASYNC110  # what is tested
             await asyncio.sleep(0)
 
     async def main() -> None:
@@ -201,4 +202,4 @@ def test_a_busy_type_has_to_earn_its_looks() -> None:
     passed = time.perf_counter() - began
     told = coroutines()["spins"]
     # The first 32 steps, then two in a row about 10 times a second: when is foretold in steps, whose speed varies.
-    assert 32 <= told.looks <= 34 + 100 * passed
+    assert 34 <= told.looks <= 34 + 100 * passed
