@@ -77,22 +77,29 @@ def storm(backends: Backends, start_shop: Callable[..., Worker]) -> Storm:
 
 @pytest.fixture(scope="session")
 def start_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Worker]]:
-    """Start `start_shop(backends, service, **options of Worker)`: a worker with a broker of its own."""
+    """Start `start_shop(backends, service, **options of Worker)`: a worker with a broker of its own.
+
+    `beside`: a worker whose broker it shares.
+    """
     running: list[Worker] = []
     with ExitStack() as stack:
 
-        def start(backends: Backends, service: str, **options: Any) -> Worker:
-            folder = tmp_path_factory.mktemp(service)
+        def own_broker(folder: Path) -> str:
             redis = RedisServer(folder)
             redis.start()
             stack.callback(redis.stop)
             stack.callback(redis.client.close)
+            return redis.url
+
+        def start(backends: Backends, service: str, beside: Worker | None = None, **options: Any) -> Worker:
+            folder = tmp_path_factory.mktemp(service)
+            broker = beside.broker if beside else own_broker(folder)
             environ = {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": backends.collector.url,
                 "OTEL_METRIC_EXPORT_INTERVAL": "1000",
                 "OTEL_SERVICE_NAME": service,
             }
-            worker = Worker(redis.url, folder, app="tests.e2e.shop", **{**environ, **options})
+            worker = Worker(broker, folder, app="tests.e2e.shop", **{**environ, **options})
             running.append(stack.enter_context(worker))
             return worker
 

@@ -20,7 +20,7 @@ LASTS_S: Final = 75
 BURN_S: Final = 0.0005
 """Little beside the milliseconds that Celery itself uses for an attempt that is retried at once."""
 RATE: Final = 500
-"""Attempts a second for which evidence is promised; a machine with other work to do makes fewer."""
+"""Attempts a second for which evidence is promised (test_fast_storm); a machine with other work to do makes fewer."""
 WASTE_ALERTS: Final = {"CeleryRetryStorm", "CeleryWastedCores", "TaskwattIncident"}
 
 
