@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -67,15 +68,20 @@ def stall_in(block: Callable[[], None]) -> None:
     asyncio.run(main())
 
 
-def fair(told: Told, block: Callable[[], None], *around: AbstractContextManager[None]) -> list[StallCause]:
-    """Causes of stalls in which no CPU was missing: the machine may have other work than this test's."""
+def fair(
+    told: Told, block: Callable[[], None], *around: AbstractContextManager[None], most_s: float = math.inf
+) -> list[StallCause]:
+    """Causes of stalls in which no CPU was missing: the machine may have other work than this test's.
+
+    `most_s`: what lasted longer was held up by more than `block`, as by a hog that has the interpreter and no CPU.
+    """
     with ExitStack() as stack:
         for one in around:
             stack.enter_context(one)
         stall_in(block)
     found = told()
     assert len(found) == STALLS
-    judged = [one.cause for one in found if one.run_delay_s < 0.25 * one.duration_s]
+    judged = [one.cause for one in found if one.run_delay_s < 0.25 * one.duration_s and one.duration_s < most_s]
     if not judged:
         pytest.skip("the host had no CPU for any of the stalls: that was their cause")
     return judged
@@ -91,9 +97,8 @@ BESIDE: dict[str, Callable[[], AbstractContextManager[None]]] = {
 
 @pytest.mark.parametrize("beside", BESIDE)
 def test_a_call_that_sleeps_is_blocking_whatever_runs_beside_it(told: Told, unbounded: None, beside: str) -> None:
-    found = fair(told, lambda: time.sleep(0.15), BESIDE[beside]())
-    assert set(found) <= {"blocking"}
-    assert found
+    found = fair(told, lambda: time.sleep(0.15), BESIDE[beside](), most_s=0.25)
+    assert set(found) == {"blocking"}
 
 
 def test_many_short_sleeps_beside_a_hog_are_blocking(told: Told, unbounded: None) -> None:
