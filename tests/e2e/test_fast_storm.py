@@ -34,8 +34,8 @@ def test_every_link_of_its_incidents_resolves_and_jaeger_gets_a_bounded_part(
     found = jaeger.find(SERVICE, FINDING)
     links = {link for one in found for link in one.links}
     state(
-        f"fast: {attempts / LASTS_S:.0f} attempts a second (evidence is promised for {RATE}); of {attempts} attempts of "
-        f"{TASKS} tasks Jaeger holds {len(traces)} traces, {len(marked)} of them marked; {len(links)} links"
+        f"fast: {attempts / LASTS_S:.0f} attempts a second (evidence is promised for {RATE}); of {attempts} attempts "
+        f"of {TASKS} tasks Jaeger holds {len(traces)} traces, {len(marked)} of them marked; {len(links)} links"
     )
     assert all(one.links for one in found)
     wait_for(lambda: all(jaeger.has(*link) for link in links), DECIDED_S, f"all of {len(links)} links")
