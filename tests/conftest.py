@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.brokers import RedisServer, redis_binary
+from tests.support.processes import heed_interrupts
 from tests.support.receiver import Receiver
 from tests.support.server import Server
 from tests.support.turns import Turns
@@ -22,7 +23,8 @@ TURNS = pytest.StashKey[Turns]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The folder is the same for all processes over which a run of the tests is spread."""
+    heed_interrupts()
+    # The folder is the same for all processes over which a run of the tests is spread.
     cache = getattr(config, "cache", None)
     if cache is not None:
         config.stash[TURNS] = Turns(cache.mkdir("turns"))

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from tests.support.processes import heed_interrupts
+
 Error: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
@@ -87,4 +89,5 @@ def _at_work() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    heed_interrupts()
     Path(sys.argv[1]).write_text(json.dumps(run(sys.argv[2:])))
