@@ -37,6 +37,7 @@ class Wait:
     idle_since: float
     depth: int
     looked: Any
+    rouse: Callable[[], None] | None
     def __call__(self, timeout: float | None = None) -> list[Any]: ...
     def watch(
         self,

@@ -12,6 +12,7 @@ typedef struct {
     PyObject *select, *ready; /* the original, bound; the loop's handles that are ready */
     PyObject *long_period, *failed; /* called with a busy period longer than `short_ns`; when the depth is not seen */
     PyObject *looked; /* the type of the step that was looked at and was the last one ready, or NULL */
+    PyObject *rouse; /* called once when the loop stops waiting, or NULL */
     nanoseconds busy_since, idle_since; /* 0: not so */
     nanoseconds busy, idle, short_ns;
     uint64_t iterations;
@@ -61,6 +62,15 @@ count_looked(Wait *wait)
         note_failure();
     }
     Py_DECREF(stats);
+}
+
+static void
+call_rouse(Wait *wait)
+{
+    PyObject *rouse = wait->rouse;
+    wait->rouse = NULL;
+    call_hook(rouse, NULL);
+    Py_DECREF(rouse);
 }
 
 static void
@@ -117,6 +127,9 @@ call_select(PyObject *self, PyObject *const *arguments, size_t flags, PyObject *
         wait->idle_since = 0;
     }
     wait->busy_since = ended;
+    if (UNLIKELY(wait->rouse != NULL)) {
+        call_rouse(wait);
+    }
     Py_DECREF(select);
     Py_DECREF(self);
     return with_interruption(events);
@@ -210,6 +223,7 @@ wait_traverse(Wait *wait, visitproc visit, void *arg)
     Py_VISIT(wait->long_period);
     Py_VISIT(wait->failed);
     Py_VISIT(wait->looked);
+    Py_VISIT(wait->rouse);
     return 0;
 }
 
@@ -221,6 +235,7 @@ wait_clear(Wait *wait)
     Py_CLEAR(wait->long_period);
     Py_CLEAR(wait->failed);
     Py_CLEAR(wait->looked);
+    Py_CLEAR(wait->rouse);
     return 0;
 }
 
@@ -251,15 +266,17 @@ set_moment(Wait *wait, PyObject *value, void *offset)
 }
 
 static PyObject *
-get_looked(Wait *wait, void *Py_UNUSED(closure))
+get_object(Wait *wait, void *offset)
 {
-    return Py_NewRef(wait->looked == NULL ? Py_None : wait->looked);
+    PyObject *value = *(PyObject **)((char *)wait + (Py_ssize_t)offset);
+    return Py_NewRef(value == NULL ? Py_None : value);
 }
 
 static int
-set_looked(Wait *wait, PyObject *value, void *Py_UNUSED(closure))
+set_object(Wait *wait, PyObject *value, void *offset)
 {
-    Py_XSETREF(wait->looked, value == NULL || value == Py_None ? NULL : Py_NewRef(value));
+    PyObject **place = (PyObject **)((char *)wait + (Py_ssize_t)offset);
+    Py_XSETREF(*place, value == NULL || value == Py_None ? NULL : Py_NewRef(value));
     return 0;
 }
 
@@ -267,8 +284,10 @@ static PyGetSetDef wait_properties[] = {
     {"busy_since", (getter)get_moment, (setter)set_moment, "By perf_counter; 0.0 while it waits.",
      (void *)offsetof(Wait, busy_since)},
     {"idle_since", (getter)get_moment, (setter)set_moment, "The opposite.", (void *)offsetof(Wait, idle_since)},
-    {"looked", (getter)get_looked, (setter)set_looked, "Whose step was looked at and was the last one ready, or None.",
-     NULL},
+    {"looked", (getter)get_object, (setter)set_object, "Whose step was looked at and was the last one ready, or None.",
+     (void *)offsetof(Wait, looked)},
+    {"rouse", (getter)get_object, (setter)set_object, "Called once when the loop stops waiting, or None.",
+     (void *)offsetof(Wait, rouse)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

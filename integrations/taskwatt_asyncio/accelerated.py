@@ -71,6 +71,7 @@ class CarriedThread(LoopThread):
     idle_since: Any = _Carried("idle_since", writable=True, by="waits")
     depth: Any = _Carried("depth", writable=True, by="waits")
     looked: Any = _Carried("looked", writable=True, by="waits")
+    rouse: Any = _Carried("rouse", writable=True, by="waits")
 
     def __init__(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures, clock: Any, waits: Any) -> None:
         self.carried = clock

@@ -39,6 +39,8 @@ class InterpreterWatch:
         self._read_at = 0.0
         self._cpu_at_reading = 0.0
         self._threads: dict[int, float] = {}
+        self.used_cpus = math.nan
+        """By all threads of the process between the last two wakings."""
 
     def open(self, returned: Callable[[], None] | None = None) -> None:
         """The watchdog begins; on its thread. One that it takes over from may not have closed yet.
@@ -55,8 +57,11 @@ class InterpreterWatch:
         if reader is not None:
             reader.close()
 
-    def probed(self, now: float, late_s: float) -> float:
-        """It woke up, so much later than asked; what of that was not waiting for a CPU."""
+    def probed(self, now: float, late_s: float, *, counts: bool = True) -> float:
+        """It woke up, so much later than asked; what of that was not waiting for a CPU.
+
+        `counts`: False when a thread woke it that has the interpreter, and so does not stand for any moment.
+        """
         if late_s > NOT_LATE_S:
             before = self._delay_s
             self._delay_s = self._reader.run_delay_s() if self._reader is not None else math.nan
@@ -65,10 +70,12 @@ class InterpreterWatch:
                 late_s -= waited_s
         late_s = max(0.0, late_s)
         cpu_s = time.process_time()
-        self._probes += 1
-        self._late_s += late_s
-        self._watched_s += now - self._since
-        self._threads_cpu_s += cpu_s - self._cpu_before
+        passed_s, used_s = now - self._since, cpu_s - self._cpu_before
+        self._probes += counts
+        self._late_s += late_s * counts
+        self._watched_s += passed_s
+        self._threads_cpu_s += used_s
+        self.used_cpus = used_s / passed_s if passed_s > 0.0 else math.nan
         self._since, self._cpu_before = now, cpu_s
         return late_s
 

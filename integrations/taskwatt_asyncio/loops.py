@@ -62,6 +62,7 @@ class LoopThread:
         "name",
         "native_id",
         "release",
+        "rouse",
         "settled_cpu",
         "since",
         "stamp_s",
@@ -84,6 +85,8 @@ class LoopThread:
         """The opposite."""
         self.due = 0.0
         """`perf_counter` when a timer of ours should run; 0.0 where `busy_since` is seen (stock loops)."""
+        self.rouse: Callable[[], None] | None = None
+        """Called once, on this thread, when the loop stops waiting; where that is seen."""
         self.step_since = 0.0
         """`perf_counter` when the running step began; 0.0 between steps."""
         self.handle: Handle | None = None

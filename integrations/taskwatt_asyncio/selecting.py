@@ -71,7 +71,9 @@ def _busy(thread: LoopThread, seconds: float) -> None:
         figures.long_period(seconds)
 
 
-def watched(thread: LoopThread, original: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
+def watched(  # noqa: C901  # written for speed: a call here costs as much as what it does
+    thread: LoopThread, original: Callable[..., Any], ready: Sized
+) -> Callable[..., Any]:
     figures = thread.figures
     ready_s = figures.ready
     clock = perf_counter
@@ -118,6 +120,10 @@ def watched(thread: LoopThread, original: Callable[..., Any], ready: Sized) -> C
             figures.idle_s += ended - began
         thread.idle_since = 0.0
         thread.busy_since = ended
+        rouse = thread.rouse
+        if rouse is not None:
+            thread.rouse = None
+            rouse()
         return events
 
     return select

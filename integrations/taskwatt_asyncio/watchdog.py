@@ -1,8 +1,9 @@
 """Looks at loops while they block: one thread a process, that lives while a loop runs.
 
-It wakes up every 80 ms: rarely enough to cost an idle process little (100-150 us a waking, most of it the kernel's),
-often enough to meet every step that holds its loop for 100 ms. A step that lasts 30 ms is looked at, and again every
-10 ms, ever more rarely in a long one.
+It wakes up every 80 ms: rarely enough to cost little (100-150 us a waking, most of it the kernel's), often enough to
+meet every step that holds its loop for 100 ms. A step that lasts 30 ms is looked at, and again every 10 ms, ever more
+rarely in a long one. Where all loops have been waiting for a while it sleeps until one of them has something to do,
+which that one says by itself.
 
 A call in C that keeps the interpreter (a catastrophic regex) keeps this thread from looking, too. But it has asked for
 the interpreter by then, and Python hands it over where that call returns, before the next line runs: the look that
@@ -51,6 +52,12 @@ LOOK_RARELY_S: Final = 0.1
 """A tenth of the step's age, from every 10 ms to this."""
 GIVEN_AWAY_S: Final = 0.001
 """Since the last look: so long is nobody away who was not kept out. Reading a file takes a few microseconds."""
+WAITING_S: Final = 0.4
+"""A loop that has waited so long may wait for long: one that is woken more often is not slowed by waking us, too."""
+SLEEP_S: Final = 0.8
+"""How long this thread then sleeps, if not woken. Readings from before it still say something of the next step."""
+QUIET_CPUS: Final = 0.05
+"""Beyond it other threads may want the interpreter, which is found by waking up."""
 LINGER_S: Final = 1.0
 """How long the thread outlives the last loop: some programs run one after another."""
 
@@ -120,6 +127,9 @@ class Watchdog:
         self._ident = 0
         """Of the thread."""
         self._looked_at = 0.0
+        self._asleep = False
+        """Is it until a loop has something to do?"""
+        self._roused_at = 0.0
 
     def started(self, thread: LoopThread) -> None:
         """A loop starts to run, on its thread."""
@@ -131,7 +141,9 @@ class Watchdog:
                 self._gate = threading.Lock()
                 self._gate.acquire()
             self._watch_over(thread)  # its first step may be the one that blocks
-            if not running:
+            if running:
+                self._rouse()
+            else:
                 gate = self._gate
                 self._thread = threading.Thread(target=self._run, args=(gate,), name="taskwatt-watch", daemon=True)
                 self._thread.start()
@@ -220,14 +232,18 @@ class Watchdog:
             elif now - idle_since > LINGER_S and self._may_end():
                 return
             wait_s = min(wait_s, self._visit_all(now))
+            if wait_s >= TICK_S and self._may_sleep(now):
+                wait_s = SLEEP_S
             asked = perf_counter()
-            if gate.acquire(timeout=wait_s):
-                return
+            roused = gate.acquire(timeout=wait_s)
             now = perf_counter()
-            late_s = now - asked - wait_s
+            if roused and self._thread is not threading.current_thread():
+                return
+            self._asleep = False
+            late_s = now - (max(asked, self._roused_at) if roused else asked + wait_s)
             # Before anything else: reading a file gives the interpreter away, and a step that kept it ends.
             looked = self._look(now, late_s)
-            late_s = self.interpreter.probed(now, late_s)
+            late_s = self.interpreter.probed(now, late_s, counts=not roused)
             for step in looked if self._looked_at == now else ():
                 step.sightings.waited(late_s)
             wait_s = TICK_S
@@ -267,6 +283,28 @@ class Watchdog:
                     step.span = self.read_span(context)
             looked.append(step)
         return looked
+
+    def _may_sleep(self, now: float) -> bool:
+        """Does every loop wait, and will wake this thread when it has something to do?"""
+        waiting = {thread: thread.idle_since for thread in list(loops.running.values())}
+        if not (
+            waiting
+            and self.interpreter.used_cpus < QUIET_CPUS
+            and all(since and now - since > WAITING_S for since in waiting.values())
+        ):
+            return False
+        self._asleep = True
+        for thread in waiting:
+            thread.rouse = self._rouse
+        # One that has gone on meanwhile may not have seen it.
+        return all(thread.idle_since == since for thread, since in waiting.items())
+
+    def _rouse(self) -> None:
+        """On a loop's thread."""
+        if self._asleep:
+            self._roused_at = perf_counter()
+            with suppress(RuntimeError):  # another loop has done so
+                self._gate.release()
 
     def _may_end(self) -> bool:
         """False when a loop has started just now and found this thread alive."""
