@@ -43,10 +43,12 @@ TICK_S: Final = 1.0
 WINDOWS: Final = (10, 60)
 QUIET_CORES: Final = 0.02
 """Below this no finding is worth a word, and an idle worker stays far below it."""
-QUIET_EVERY_S: Final = 5.0
-"""How often a quiet worker's document is written: a third of what report.freshness calls stale."""
-QUIET_JUDGED_S: Final = 15.0
+QUIET_EVERY_S: Final = 6.0
+"""How often a quiet worker's document is written: well within what report.freshness calls stale."""
+QUIET_JUDGED_S: Final = 18.0
 """How often it is judged: nothing is there that could have changed."""
+QUIET_SLICES: Final = 2
+"""A tick in so many seconds. A child's ring holds what it can do until then."""
 VERDICTS_EVERY_S: Final = 60.0
 RECOVER_EVERY_S: Final = 30.0
 _MODES: Final = {0: "none yet", 1: "own", 2: "provider", 3: "official"}
@@ -103,6 +105,8 @@ class Agent:
         self._code = CodeWatch(self._drainer.ask_for_code)
         self._snapshots: list[tuple[float, Kept]] = []
         self._drops: list[int] = []
+        self._slices = 1
+        """Seconds, each a slice of the windows, from the last tick to the next."""
         self._cores: dict[int, float] = {}
         self._found = False
         """Did the last judgement find anything? Then the next ones count towards an incident."""
@@ -161,6 +165,11 @@ class Agent:
         """Those that are open."""
         return self._incidents.active
 
+    @property
+    def pause_s(self) -> float:
+        """From the last tick to the next."""
+        return self._slices * TICK_S
+
     # Life.
 
     def reclassify(self, process_class: ProcessClass) -> None:
@@ -201,8 +210,8 @@ class Agent:
     def _run(self) -> None:
         due = time.monotonic() + TICK_S
         while not self._stop.wait(max(0.05, due - time.monotonic())):
-            due = max(due + TICK_S, time.monotonic())
             self._guarded_tick()
+            due = max(due + self.pause_s, time.monotonic())
 
     def _guarded_tick(self) -> None:
         try:
@@ -214,6 +223,7 @@ class Agent:
 
     def tick(self, now: float) -> None:
         """Everything once. `now`: monotonic seconds."""
+        self._skip(now, self._slices - 1)
         self._charging.process_class = self._class
         self._drainer.reclassify_own(self._class)
         if now >= self._recover_at:
@@ -240,11 +250,21 @@ class Agent:
         self._snapshots.append((now, self.ledger.keep(live)))
         self._drops.append(sum(self.dropped.values()))
         del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
-        if self._quiet(now, collected.live, served) and now < self._judge_at:
+        quiet = self._quiet(now, collected.live, served)
+        self._slices = QUIET_SLICES if quiet else 1
+        if quiet and now < self._judge_at:
             self._say_again(now)
             return
         self._judge_at, self._write_at = now + QUIET_JUDGED_S, now + QUIET_EVERY_S
         self._judge(now, collected.live)
+
+    def _skip(self, now: float, slices: int) -> None:
+        """Nothing is known of the seconds before this one: what ended in them counts as of now."""
+        for ago in range(slices, 0, -1):
+            self._tasks.roll()
+            self.loops.roll()
+            self._snapshots.append((now - ago * TICK_S, self._snapshots[-1][1]))
+            self._drops.append(self._drops[-1])
 
     def _say_again(self, now: float) -> None:
         if now >= self._write_at:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskwatt import agent as module
-from taskwatt.agent import QUIET_EVERY_S, WINDOWS, Agent
+from taskwatt.agent import QUIET_EVERY_S, QUIET_SLICES, TICK_S, WINDOWS, Agent
 from taskwatt.observations import CoroutineTally, LoopTally, Tallies
 from taskwatt.report.freshness import STALE_S
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
@@ -20,7 +20,7 @@ from tests.support.segments import finish, record
 
 
 class Worker:
-    """An agent that ticks by hand, once a second, and the segment of a child."""
+    """An agent that ticks by hand, as often as it would by itself, and the segment of a child."""
 
     def __init__(self, folder: Path) -> None:
         runtime, _ = RuntimeDirectory.open(folder)
@@ -40,11 +40,13 @@ class Worker:
         return Tallies({"shop.poll": CoroutineTally("task", self.loop.iterations)}, {"MainThread": self.loop}, {})
 
     def tick(self, seconds: int = 1) -> Any:
-        """The document after so many ticks, in each of which the loop, if there is one, goes round once."""
-        for _ in range(seconds):
-            self.now += 1.0
+        """The document after so many seconds, or a tick; before each the loop, if there is one, goes round once."""
+        until = self.now + seconds
+        while self.now < until:
+            pause_s = self.agent.pause_s
+            self.now += pause_s
             if self.loop is not None:
-                self.loop = self.loop._replace(iterations=self.loop.iterations + 1, idle_s=self.loop.idle_s + 1.0)
+                self.loop = self.loop._replace(iterations=self.loop.iterations + 1, idle_s=self.loop.idle_s + pause_s)
             self.agent.tick(self.now)
         return json.loads(self.directory.latest.read_bytes())
 
@@ -59,9 +61,12 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 
 
 def written(worker: Worker, seconds: int) -> int:
-    """How often the document was written in so many ticks."""
-    before = json.loads(worker.directory.latest.read_bytes())["agent"]["updated_ns"]
-    return len({worker.tick()["agent"]["updated_ns"] for _ in range(seconds)} - {before})
+    """How often the document was written in so many seconds."""
+    seen = {json.loads(worker.directory.latest.read_bytes())["agent"]["updated_ns"]}
+    until = worker.now + seconds
+    while worker.now < until:
+        seen.add(worker.tick()["agent"]["updated_ns"])
+    return len(seen) - 1
 
 
 def test_a_young_agent_and_one_that_has_worked_are_judged_every_second(worker: Worker) -> None:
@@ -73,7 +78,7 @@ def test_a_young_agent_and_one_that_has_worked_are_judged_every_second(worker: W
 
 def test_a_quiet_one_is_judged_often_enough_to_be_fresh(worker: Worker) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
-    assert written(worker, 40) == 40 / QUIET_EVERY_S
+    assert written(worker, 36) == 36 / QUIET_EVERY_S
     assert QUIET_EVERY_S < STALE_S / 2
 
 
@@ -86,6 +91,16 @@ def test_a_quiet_one_still_says_when_it_last_lived(worker: Worker) -> None:
         assert worker.directory.latest.stat().st_mtime > 1
 
 
+def test_the_seconds_in_which_it_rested_are_seconds_of_its_windows(worker: Worker) -> None:
+    worker.tick(2 * max(WINDOWS) + 2)
+    assert worker.agent.pause_s == QUIET_SLICES * TICK_S > TICK_S
+    finish(worker.child, 1)
+    worker.tick()
+    assert worker.agent.pause_s == TICK_S
+    assert worker.agent.window is not None
+    assert worker.agent.window.seconds == WINDOWS[0]
+
+
 def test_what_ends_in_a_quiet_worker_is_told_at_the_next_tick(worker: Worker) -> None:
     for quiet in range(1, int(QUIET_EVERY_S) + 1):
         worker.tick(2 * max(WINDOWS) + quiet)
@@ -96,19 +111,19 @@ def test_what_ends_in_a_quiet_worker_is_told_at_the_next_tick(worker: Worker) ->
 def test_what_begins_in_a_quiet_worker_is_judged_from_the_next_tick_on(worker: Worker) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
     worker.child.begin(record(task=worker.child.string("slow")), 1, 0.0, 0.0)
-    assert written(worker, 10) == 10
+    assert (written(worker, QUIET_SLICES), written(worker, 10)) == (1, 10)
 
 
 def test_a_worker_that_burns_cpu_without_a_task_is_not_quiet(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
     monkeypatch.setattr(module, "QUIET_CORES", 0.0)
-    assert written(worker, 10) == 10
+    assert (written(worker, QUIET_SLICES), written(worker, 10)) == (1, 10)
 
 
 def test_a_loop_that_waits_is_quiet_and_one_that_is_held_up_without_using_cpu_is_not(worker: Worker) -> None:
     worker.loop = LoopTally("asyncio", True)
     worker.tick(2 * max(WINDOWS) + 2)
-    assert written(worker, 40) == 40 / QUIET_EVERY_S
+    assert written(worker, 36) == 36 / QUIET_EVERY_S
     assert worker.loop is not None
     worker.loop = worker.loop._replace(slow_steps=1)
-    assert written(worker, 10) == 10
+    assert (written(worker, QUIET_SLICES), written(worker, 10)) == (1, 10)
