@@ -149,20 +149,34 @@ seconds(nanoseconds time)
 
 enum { PENDING, CANCELLED, COMPLETED, FAILED };
 
-/* clock.c */
-extern uint64_t installation; /* which one this is, from 1 */
+/* exceptions.c */
 PyObject *take_exception(void);
 void give_exception(PyObject *exception); /* steals it; NULL: none */
 void note_failure(void); /* one of the hooks raised: tell the Python side, and keep what was meant for the user */
 PyObject *with_interruption(PyObject *result); /* steals it */
+
+/* threads.c */
+extern uint64_t installation; /* which one this is, from 1 */
 Clock *clock_of_thread(void); /* borrowed; NULL: this thread's steps are not measured */
 void attach_clock(Clock *clock);
 void detach_clock(void);
 void resume_after_fork(void);
+
+/* A clock may outlive the installation in which it was attached, and a thread that was another interpreter's for a while. */
+static inline bool
+is_valid(Clock *clock)
+{
+    return measuring && clock->installation == installation && clock->thread == PyThreadState_Get();
+}
+
+/* steps.c */
 void begin_step(Entry *entry, Clock *clock, Figures *figures, PyObject *coroutine, PyObject *running,
                 PyObject *woken_by);
 void end_step(Entry *entry, PyObject *context);
 void abandon_step(Entry *entry);
+void drop_steps(Clock *clock, int depth); /* all that lie deeper end uncounted */
+void pause_steps(Clock *clock);
+void resume_steps(Clock *clock);
 nanoseconds settle_step(Clock *clock); /* now */
 void count_begin(Entry *entry);
 
