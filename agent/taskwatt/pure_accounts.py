@@ -1,6 +1,6 @@
 """Accounts in pure Python, for processes without the accelerator; accounts.py says what they are.
 
-Twin of `taskwatt_fast/accounts.c`: who changes one changes the other, and both run the same tests.
+Twin of `taskwatt_fast/accounts.c` and what it names: who changes one changes the other, and both run the same tests.
 """
 
 from __future__ import annotations

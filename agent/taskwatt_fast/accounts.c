@@ -1,123 +1,16 @@
-/* Accounts: who pays for the CPU that is being used now. What each function does is said in taskwatt/accounts.py; this
- * is the twin of taskwatt/pure_accounts.py, for processes that open thousands of accounts a second.
+/* Accounts: who pays for the CPU that is being used now. What each function does is said in taskwatt/accounts.py; with
+ * account_type.c and rows.c this is the twin of taskwatt/pure_accounts.py, for processes that open thousands of
+ * accounts a second.
  *
  * Everything here runs under the GIL, and no Python code runs between two lines that belong together: so there is no
- * lock. Opening and closing have the running step settled without a call. An account is nothing for the garbage
- * collector, which would otherwise come by more often and meet all that wait in contexts: it holds what cannot hold it,
- * the ones around it and a few plain objects of an integration's. */
-#include "carrier.h"
+ * lock. Opening and closing have the running step settled without a call. */
+#include "accounts.h"
 
-#include <structmember.h>
-
-enum { MAX_NAMES = 500 };
-
-typedef struct {
-    PyObject *outcome;
-    uint64_t number;
-    double cpu, wall;
-} Total;
-
-/* One name's totals of what is closed, by outcome. */
-typedef struct {
-    PyObject_HEAD
-    Total *total;
-    Py_ssize_t totals;
-} Row;
-
+Outcomes outcomes;
 static PyObject *variable; /* the ContextVar */
-static PyObject *rows; /* by name: those that a row ever had; bounded */
-static PyObject *other, *useful, *pending, *failed;
 static PyObject *settlers;
 static Account *newest; /* the open rows, which this list owns */
 static bool in_use;
-
-/* --- the table ----------------------------------------------------------------------------------------------------- */
-
-static void
-row_dealloc(Row *row)
-{
-    for (Py_ssize_t index = 0; index < row->totals; index++) {
-        Py_DECREF(row->total[index].outcome);
-    }
-    PyMem_Free(row->total);
-    PyObject_Free(row);
-}
-
-static PyTypeObject RowType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "taskwatt_fast.Row",
-    .tp_basicsize = sizeof(Row),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .tp_dealloc = (destructor)row_dealloc,
-};
-
-/* Borrowed; NULL with an exception. */
-static Row *
-row_of(PyObject *name)
-{
-    PyObject *row = PyDict_GetItemWithError(rows, name);
-    if (row != NULL || PyErr_Occurred()) {
-        return (Row *)row;
-    }
-    Row *made = PyObject_New(Row, &RowType);
-    if (made == NULL) {
-        return NULL;
-    }
-    made->total = NULL;
-    made->totals = 0;
-    int failed = PyDict_SetItem(rows, name, (PyObject *)made);
-    Py_DECREF((PyObject *)made);
-    return failed ? NULL : made;
-}
-
-static Total *
-total_of(PyObject *name, PyObject *outcome)
-{
-    Row *row = row_of(name);
-    if (row == NULL) {
-        return NULL;
-    }
-    for (Py_ssize_t index = 0; index < row->totals; index++) {
-        PyObject *one = row->total[index].outcome;
-        if (one == outcome || PyUnicode_Compare(one, outcome) == 0) {
-            return &row->total[index];
-        }
-    }
-    Total *larger = PyMem_Realloc(row->total, (size_t)(row->totals + 1) * sizeof(Total));
-    if (larger == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    row->total = larger;
-    larger[row->totals] = (Total){.outcome = Py_NewRef(outcome)};
-    return &larger[row->totals++];
-}
-
-/* A new name where there is room for one, else `other`. New reference; NULL with an exception. */
-static PyObject *
-capped(PyObject *name)
-{
-    if (PyUnicode_GET_LENGTH(name) == 0) {
-        return Py_NewRef(name);
-    }
-    int known = PyDict_Contains(rows, name);
-    if (known < 0) {
-        return NULL;
-    }
-    if (!known) {
-        int shared = PyDict_Contains(rows, other);
-        if (shared < 0) {
-            return NULL;
-        }
-        if (PyDict_GET_SIZE(rows) - shared >= MAX_NAMES) {
-            return Py_NewRef(other);
-        }
-        if (row_of(name) == NULL) {
-            return NULL;
-        }
-    }
-    return Py_NewRef(name);
-}
 
 /* --- the account --------------------------------------------------------------------------------------------------- */
 
@@ -219,11 +112,11 @@ settled(void)
     return now;
 }
 
-static Account *
-made(PyTypeObject *type, PyObject *name)
+Account *
+make_account(PyTypeObject *type, PyObject *name)
 {
     PyObject *around = current_account();
-    PyObject *kept = around == NULL ? NULL : capped(name);
+    PyObject *kept = around == NULL ? NULL : capped_name(name);
     Account *account = kept == NULL ? NULL : (Account *)type->tp_alloc(type, 0);
     if (account == NULL) {
         Py_XDECREF(kept);
@@ -231,7 +124,7 @@ made(PyTypeObject *type, PyObject *name)
         return NULL;
     }
     account->name = kept;
-    account->outcome = Py_NewRef(pending);
+    account->outcome = Py_NewRef(outcomes.pending);
     if (around != Py_None && PyObject_TypeCheck(around, &AccountType)) {
         account->around = (Account *)around;
     }
@@ -247,8 +140,8 @@ made(PyTypeObject *type, PyObject *name)
     return account;
 }
 
-static bool
-opened(Account *account)
+bool
+open_account(Account *account)
 {
     in_use = true;
     if (UNLIKELY(hooks.account == NULL && measuring)) {
@@ -302,8 +195,8 @@ unlist(Account *account)
     Py_DECREF((PyObject *)account);
 }
 
-static bool
-closed(Account *account, PyObject *outcome)
+bool
+close_account(Account *account, PyObject *outcome)
 {
     if (account->closed) {
         return true;
@@ -334,28 +227,11 @@ closed(Account *account, PyObject *outcome)
     return done;
 }
 
-static PyObject *
-account_new(PyTypeObject *type, PyObject *arguments, PyObject *names)
-{
-    static char *keywords[] = {"name", NULL};
-    PyObject *name = NULL;
-    if (!PyArg_ParseTupleAndKeywords(arguments, names, "|U:Account", keywords, &name)) {
-        return NULL;
-    }
-    if (name != NULL) {
-        return (PyObject *)made(type, name);
-    }
-    PyObject *none = PyUnicode_New(0, 0);
-    PyObject *account = none == NULL ? NULL : (PyObject *)made(type, none);
-    Py_XDECREF(none);
-    return account;
-}
-
 Account *
 begin_account(PyTypeObject *type, PyObject *name)
 {
-    Account *account = made(type, name);
-    if (account != NULL && !opened(account)) {
+    Account *account = make_account(type, name);
+    if (account != NULL && !open_account(account)) {
         Py_CLEAR(account);
     }
     return account;
@@ -368,159 +244,13 @@ rename_account(Account *account, PyObject *name)
         PyErr_SetString(PyExc_TypeError, "a name is a str");
         return false;
     }
-    PyObject *kept = capped(name);
+    PyObject *kept = capped_name(name);
     if (kept == NULL) {
         return false;
     }
     Py_SETREF(account->name, kept);
     return true;
 }
-
-static PyObject *
-account_begin(PyTypeObject *type, PyObject *name)
-{
-    if (!PyUnicode_Check(name)) {
-        PyErr_SetString(PyExc_TypeError, "a name is a str");
-        return NULL;
-    }
-    return (PyObject *)begin_account(type, name);
-}
-
-static PyObject *
-account_open(Account *account, PyObject *Py_UNUSED(none))
-{
-    return opened(account) ? Py_NewRef(Py_None) : NULL;
-}
-
-static PyObject *
-account_close(Account *account, PyObject *const *arguments, Py_ssize_t number)
-{
-    if (number > 1 || (number == 1 && !PyUnicode_Check(arguments[0]))) {
-        PyErr_SetString(PyExc_TypeError, "close([outcome])");
-        return NULL;
-    }
-    return closed(account, number == 1 ? arguments[0] : useful) ? Py_NewRef(Py_None) : NULL;
-}
-
-/* A request's: `useful` becomes `failed` when the server was at fault (5xx). */
-static PyObject *
-account_end(Account *account, PyObject *outcome)
-{
-    if (!PyUnicode_Check(outcome)) {
-        PyErr_SetString(PyExc_TypeError, "an outcome is a str");
-        return NULL;
-    }
-    Py_CLEAR(account->source);
-    bool at_fault = account->status >= 500 && PyUnicode_Compare(outcome, useful) == 0;
-    return closed(account, at_fault ? failed : outcome) ? Py_NewRef(Py_None) : NULL;
-}
-
-static PyObject *
-account_bill(Account *account, PyObject *amount)
-{
-    double seconds = PyFloat_AsDouble(amount);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        return NULL;
-    }
-    return PyBool_FromLong(bill_account(account, seconds));
-}
-
-static PyObject *
-account_rename(Account *account, PyObject *name)
-{
-    return rename_account(account, name) ? Py_NewRef(Py_None) : NULL;
-}
-
-static PyObject *
-account_has_row(Account *account, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(account->row != NULL);
-}
-
-static void
-account_dealloc(Account *account)
-{
-    Account *around = account->around;
-    if (account->row != account) {
-        Py_XDECREF((PyObject *)account->row);
-    }
-    Py_DECREF(account->name);
-    Py_DECREF(account->outcome);
-    Py_XDECREF(account->token);
-    Py_XDECREF(account->names);
-    Py_XDECREF(account->prefix);
-    Py_XDECREF(account->source);
-    Py_TYPE(account)->tp_free((PyObject *)account);
-    /* Spans may lie in each other, thousands deep: the one around is not freed from in here if nobody else holds it. */
-    static Account *waiting;
-    static bool freeing;
-    if (around == NULL || Py_REFCNT(around) > 1) {
-        Py_XDECREF((PyObject *)around);
-        return;
-    }
-    around->older = waiting;
-    waiting = around;
-    if (freeing) {
-        return;
-    }
-    freeing = true;
-    while (waiting != NULL) {
-        Account *next = waiting;
-        waiting = next->older;
-        Py_DECREF((PyObject *)next);
-    }
-    freeing = false;
-}
-
-static PyObject *
-account_row_name(Account *account, void *Py_UNUSED(closure))
-{
-    return account->row == NULL ? PyUnicode_New(0, 0) : Py_NewRef(account->row->name);
-}
-
-static PyMethodDef account_methods[] = {
-    {"begin", (PyCFunction)account_begin, METH_O | METH_CLASS, "One of this name, made and opened."},
-    {"open", (PyCFunction)account_open, METH_NOARGS, "Current in this context from here on, and in those copied from it."},
-    {"close", (PyCFunction)(void (*)(void))account_close, METH_FASTCALL, "No longer current here. Idempotent."},
-    {"end", (PyCFunction)account_end, METH_O, "Close a request."},
-    {"bill", (PyCFunction)account_bill, METH_O, "Pay for so many seconds of CPU. False when no row does. Any thread."},
-    {"rename", (PyCFunction)account_rename, METH_O, "A row learns its name late."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef account_members[] = {
-    {"around", T_OBJECT, offsetof(Account, around), READONLY, "The one that was current when it was made, or None."},
-    {"name", T_OBJECT, offsetof(Account, name), READONLY, "Its row in the ledger; empty: it only adds up."},
-    {"outcome", T_OBJECT, offsetof(Account, outcome), READONLY, "What a row came to; pending while it is open."},
-    {"closed", T_BOOL, offsetof(Account, closed), READONLY, "Has it been closed?"},
-    {"cpu_s", T_DOUBLE, offsetof(Account, cpu), READONLY, "What it and the accounts within it have paid until now."},
-    {"own_s", T_DOUBLE, offsetof(Account, own), READONLY, "What it has paid as a row."},
-    {"names", T_OBJECT, offsetof(Account, names), 0, NULL},
-    {"prefix", T_OBJECT, offsetof(Account, prefix), 0, NULL},
-    {"route", T_ULONGLONG, offsetof(Account, route), 0, NULL},
-    {"source", T_OBJECT, offsetof(Account, source), 0, NULL},
-    {"status", T_LONG, offsetof(Account, status), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyGetSetDef account_properties[] = {
-    {"row_name", (getter)account_row_name, NULL, "Of the row that pays for it; empty where none does.", NULL},
-    {"has_row", (getter)account_has_row, NULL, "Is there a row that pays for it?", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-PyTypeObject AccountType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "taskwatt_fast.Account",
-    .tp_doc = "Account(name=''): made, opened and closed once, in one context.",
-    .tp_basicsize = sizeof(Account),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .tp_new = account_new,
-    .tp_dealloc = (destructor)account_dealloc,
-    .tp_methods = account_methods,
-    .tp_members = account_members,
-    .tp_getset = account_properties,
-};
 
 /* --- of all of them ------------------------------------------------------------------------------------------------ */
 
@@ -563,38 +293,22 @@ remove_settler(PyObject *Py_UNUSED(module), PyObject *settler)
     Py_RETURN_NONE;
 }
 
-static bool
-told(PyObject *list, PyObject *name, PyObject *outcome, uint64_t number, double cpu, double wall)
-{
-    PyObject *line = Py_BuildValue("OOKdd", name, outcome, (unsigned long long)number, cpu, wall);
-    bool done = line != NULL && PyList_Append(list, line) == 0;
-    Py_XDECREF(line);
-    return done;
-}
-
 /* [(name, outcome, number, CPU seconds, wall seconds)]; one line for each open row. A collection that building the list
  * sets off may close accounts: so what is open is copied first, and each is told as it is then. */
 static PyObject *
 account_rows(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
-    PyObject *list = PyList_New(0), *open = PyList_New(0), *closed_rows = PyDict_Items(rows);
-    bool done = list != NULL && open != NULL && closed_rows != NULL;
+    PyObject *list = PyList_New(0), *open = PyList_New(0), *kept = kept_rows();
+    bool done = list != NULL && open != NULL && kept != NULL;
     for (Account *one = newest; done && one != NULL; one = one->older) {
         done = PyList_Append(open, (PyObject *)one) == 0;
     }
     for (Py_ssize_t index = 0; done && index < PyList_GET_SIZE(open); index++) {
         Account *one = (Account *)PyList_GET_ITEM(open, index);
-        done = one->closed || told(list, one->name, pending, 1, one->own, 0.0);
+        done = one->closed || tell_total(list, one->name, outcomes.pending, 1, one->own, 0.0);
     }
-    for (Py_ssize_t index = 0; done && index < PyList_GET_SIZE(closed_rows); index++) {
-        PyObject *item = PyList_GET_ITEM(closed_rows, index);
-        Row *row = (Row *)PyTuple_GET_ITEM(item, 1);
-        for (Py_ssize_t which = 0; done && which < row->totals; which++) {
-            Total total = row->total[which];
-            done = told(list, PyTuple_GET_ITEM(item, 0), total.outcome, total.number, total.cpu, total.wall);
-        }
-    }
-    Py_XDECREF(closed_rows);
+    done = done && tell_closed(list, kept);
+    Py_XDECREF(kept);
     Py_XDECREF(open);
     if (!done) {
         Py_CLEAR(list);
@@ -608,7 +322,7 @@ forget_accounts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     while (newest != NULL) {
         unlist(newest);
     }
-    PyDict_Clear(rows);
+    forget_rows();
     Py_RETURN_NONE;
 }
 
@@ -627,15 +341,14 @@ int
 add_accounts(PyObject *module)
 {
     if (variable == NULL
-        && ((rows = PyDict_New()) == NULL || (settlers = PyList_New(0)) == NULL
-            || (other = PyUnicode_InternFromString("other")) == NULL
-            || (failed = PyUnicode_InternFromString("failed")) == NULL
-            || (useful = PyUnicode_InternFromString("useful")) == NULL
-            || (pending = PyUnicode_InternFromString("pending")) == NULL
+        && ((settlers = PyList_New(0)) == NULL
+            || (outcomes.failed = PyUnicode_InternFromString("failed")) == NULL
+            || (outcomes.useful = PyUnicode_InternFromString("useful")) == NULL
+            || (outcomes.pending = PyUnicode_InternFromString("pending")) == NULL
             || (variable = PyContextVar_New("taskwatt_account", Py_None)) == NULL)) {
         return -1;
     }
-    if (PyType_Ready(&RowType) < 0 || PyType_Ready(&AccountType) < 0 || PyModule_AddFunctions(module, functions) < 0
+    if (set_up_rows() < 0 || PyType_Ready(&AccountType) < 0 || PyModule_AddFunctions(module, functions) < 0
         || PyModule_AddIntConstant(module, "MAX_NAMES", MAX_NAMES) < 0) {
         return -1;
     }

@@ -1,7 +1,7 @@
 /* The adaptive clock at work: a step is begun, cut into pieces, ended and billed. */
 #include "carrier.h"
 
-/* --- pieces ------------------------------------------------------------------------------------------------------- */
+/* --- pieces -------------------------------------------------------------------------------------------------------- */
 
 static inline nanoseconds
 cut(Clock *clock, nanoseconds now)
@@ -29,7 +29,7 @@ add_piece(Clock *clock, Step *step, nanoseconds now)
     step->unbilled += cpu;
 }
 
-/* --- who pays ----------------------------------------------------------------------------------------------------- */
+/* --- who pays ------------------------------------------------------------------------------------------------------ */
 
 /* Does a row pay for it? Runs Python code where accounts are in pure Python; needs no exception to be pending. */
 static bool
@@ -114,7 +114,7 @@ report_slow(Clock *clock, Figures *figures, nanoseconds start, nanoseconds wall,
     }
 }
 
-/* --- steps -------------------------------------------------------------------------------------------------------- */
+/* --- steps --------------------------------------------------------------------------------------------------------- */
 
 static void
 look(Clock *clock, Figures *figures, PyObject *coroutine, PyObject *running, PyObject *woken_by)
