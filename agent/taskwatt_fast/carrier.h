@@ -187,8 +187,10 @@ Account *begin_account(PyTypeObject *type, PyObject *name);
 bool rename_account(Account *account, PyObject *name);
 int add_accounts(PyObject *module);
 
-/* requests.c */
-int add_requests(PyObject *module);
+/* requests.c, exchanges.c, routes.c */
+int add_requests(PyObject *module); /* first */
+int add_exchanges(PyObject *module);
+int add_routes(PyObject *module);
 
 /* files.c */
 int add_files(PyObject *module);

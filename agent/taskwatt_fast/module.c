@@ -175,7 +175,8 @@ execute(PyObject *module)
     if (!watched && pthread_atfork(NULL, NULL, resume_after_fork) == 0) {
         watched = true; /* cannot be taken back; does nothing where no clock is attached */
     }
-    if (add_accounts(module) < 0 || add_requests(module) < 0 || add_files(module) < 0) {
+    if (add_accounts(module) < 0 || add_requests(module) < 0 || add_exchanges(module) < 0 || add_routes(module) < 0
+        || add_files(module) < 0) {
         return -1;
     }
     return PyModule_AddObjectRef(module, "Figures", (PyObject *)&FiguresType) < 0

@@ -67,7 +67,7 @@ def _identity(scope: Scope) -> object:
 
 
 class _InPython:
-    """What there is of `Exchange` in C, too (taskwatt_fast/requests.c)."""
+    """What there is of `Exchange` in C, too (taskwatt_fast/exchanges.c)."""
 
     __slots__ = ("_send", "gone", "request", "server_receives", "told")
 
