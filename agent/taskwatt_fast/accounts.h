@@ -4,6 +4,8 @@
 
 #include "carrier.h"
 
+#pragma GCC visibility push(hidden) /* see carrier.h */
+
 enum { MAX_NAMES = 500 };
 
 /* Of the accounts of one name that ended with one outcome. */
@@ -31,5 +33,7 @@ PyObject *kept_rows(void); /* as they are named now, for `tell_closed`: a new li
 bool tell_closed(PyObject *list, PyObject *kept);
 void forget_rows(void);
 int set_up_rows(void);
+
+#pragma GCC visibility pop
 
 #endif

@@ -23,6 +23,9 @@
 #error "free-threaded builds of Python are measured by the pure-Python carrier"
 #endif
 
+/* The compiler's option says it of what a file defines; this, of what it declares: each use is an instruction less. */
+#pragma GCC visibility push(hidden)
+
 typedef int64_t nanoseconds;
 
 enum { LONG_NS = 50000, GAP_NS = 50000, DEPTH = 24, COSTS = 32 };
@@ -228,5 +231,7 @@ int hooked_tasks(void); /* how many of the three entries are ours */
 /* handles.c */
 PyObject *method_of_handles(PyTypeObject *type, PyObject *original, PyObject *failed, int last_instruction,
                             int line_number);
+
+#pragma GCC visibility pop
 
 #endif

@@ -4,6 +4,8 @@
 
 #include "carrier.h"
 
+#pragma GCC visibility push(hidden) /* see carrier.h */
+
 /* Interned: keys and values of ASGI's scopes and messages, attributes of routes. */
 typedef struct {
     PyObject *type, *method, *headers, *status, *more_body, *path, *unrouted, *websocket, *fastapi, *effective, *original;
@@ -50,5 +52,7 @@ identity(PyObject *scope)
     PyObject *headers = item(scope, word.headers);
     return headers == NULL || headers == Py_None ? scope : headers;
 }
+
+#pragma GCC visibility pop
 
 #endif
