@@ -22,20 +22,6 @@ from typing import TYPE_CHECKING, Any, Final
 from taskwatt.observations import Outcome, RowTally
 from taskwatt.settings import refuses_accelerator
 
-if TYPE_CHECKING:
-    from taskwatt.pure_accounts import (
-        MAX_NAMES,
-        Account,
-        account,
-        add_settler,
-        current,
-        forget,
-        in_use,
-        remove_settler,
-        rows,
-        settle,
-    )
-
 __all__ = [
     "IN_C",
     "MAX_NAMES",
@@ -73,32 +59,30 @@ part_in_c: Any = _part_in_c()
 IN_C: Final = part_in_c is not None
 """Then the accelerator's carrier settles and bills by itself."""
 
-if not TYPE_CHECKING:
-    if IN_C:
-        MAX_NAMES, Account, account = part_in_c.MAX_NAMES, part_in_c.Account, part_in_c.account
-        in_use, current, settle = part_in_c.in_use, part_in_c.current_account, part_in_c.settle_all
-        add_settler, remove_settler, forget = part_in_c.add_settler, part_in_c.remove_settler, part_in_c.forget_accounts
+if TYPE_CHECKING or not IN_C:
+    from taskwatt.pure_accounts import (
+        MAX_NAMES,
+        Account,
+        account,
+        add_settler,
+        current,
+        forget,
+        in_use,
+        remove_settler,
+        rows,
+        settle,
+    )
+else:
+    MAX_NAMES, Account, account = part_in_c.MAX_NAMES, part_in_c.Account, part_in_c.account
+    in_use, current, settle = part_in_c.in_use, part_in_c.current_account, part_in_c.settle_all
+    add_settler, remove_settler, forget = part_in_c.add_settler, part_in_c.remove_settler, part_in_c.forget_accounts
 
-        def rows() -> Mapping[tuple[str, Outcome], RowTally]:
-            told: dict[tuple[str, Outcome], RowTally] = {}
-            for name, outcome, number, cpu_s, wall_s in part_in_c.account_rows():
-                before = told.get((name, outcome), RowTally(0, 0.0, 0.0))
-                told[name, outcome] = RowTally(before.number + number, before.cpu_s + cpu_s, before.wall_s + wall_s)
-            return told
-
-    else:
-        from taskwatt.pure_accounts import (
-            MAX_NAMES,
-            Account,
-            account,
-            add_settler,
-            current,
-            forget,
-            in_use,
-            remove_settler,
-            rows,
-            settle,
-        )
+    def rows() -> Mapping[tuple[str, Outcome], RowTally]:
+        told: dict[tuple[str, Outcome], RowTally] = {}
+        for name, outcome, number, cpu_s, wall_s in part_in_c.account_rows():
+            before = told.get((name, outcome), RowTally(0, 0.0, 0.0))
+            told[name, outcome] = RowTally(before.number + number, before.cpu_s + cpu_s, before.wall_s + wall_s)
+        return told
 
 
 def row_in(context: Context) -> str:
