@@ -17,7 +17,7 @@ from asyncio import AbstractEventLoop, BaseEventLoop, Handle, all_tasks
 from collections.abc import Callable, Sized
 from time import perf_counter, thread_time
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from taskwatt.meter import meter
 from taskwatt.runtime import runtime
@@ -33,6 +33,16 @@ log = logging.getLogger("taskwatt")
 
 _MAX_ATTACHED: Final = 200_000
 """Tasks that are counted when a loop is met that already runs."""
+
+
+class Rest(Protocol):
+    """A timer of ours that does not run while its loop waits; both are called on the watchdog's thread."""
+
+    def waited(self, now: float) -> None:
+        """The loop has waited all the time until now (`perf_counter`)."""
+
+    def resume(self) -> None:
+        """It has gone on, or is held up."""
 
 
 class LoopThread:
@@ -51,6 +61,7 @@ class LoopThread:
         "due",
         "end",
         "figures",
+        "guarded",
         "handle",
         "ident",
         "idle_since",
@@ -62,6 +73,7 @@ class LoopThread:
         "name",
         "native_id",
         "release",
+        "resting",
         "rouse",
         "settled_cpu",
         "since",
@@ -85,6 +97,10 @@ class LoopThread:
         """The opposite."""
         self.due = 0.0
         """`perf_counter` when a timer of ours should run; 0.0 where `busy_since` is seen (stock loops)."""
+        self.guarded = False
+        """Has the watchdog seen it wait for events? Then it will see when it no longer does."""
+        self.resting: Rest | None = None
+        """What has left it to the watchdog to see that (uvloop)."""
         self.rouse: Callable[[], None] | None = None
         """Called once, on this thread, when the loop stops waiting; where that is seen."""
         self.step_since = 0.0

@@ -90,6 +90,10 @@ class ThreadReader:
         where = self._text(self._waits_in)
         return None if where in (b"", b"0") else b"futex" not in where
 
+    def waits_for_events(self) -> bool:
+        """Is it in a call that waits for events of many files? False where the kernel does not tell."""
+        return b"poll" in self._text(self._waits_in)
+
     def _text(self, descriptor: int) -> bytes:
         text = _text(descriptor)
         self._returned()

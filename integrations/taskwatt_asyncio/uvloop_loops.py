@@ -4,7 +4,7 @@
   measuring around it.
 - A timer of ours that should run every 10 ms (75 ms while nothing happens) says how late anything else would have
   been, protocol callbacks included, whose steps nobody outside of uvloop sees: what they use is the loop's, not a
-  type's, and is reported as such (`partial`).
+  type's, and is reported as such (`partial`). It rests while the watchdog, which wakes up as often, sees the loop wait.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from asyncio import Task
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter, thread_time
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
@@ -43,20 +44,37 @@ class Probe:
         self._last = perf_counter()
         self._cpu = thread_time()
         self._slow = thread.figures.slow_steps
+        self._released = self._quiet = False
         self._arm(PERIOD_S)
 
     def release(self) -> None:
+        self._released = True
         timer, self._timer = self._timer, None
         self._thread.due = 0.0
+        self._thread.resting = None
         if timer is not None:
             timer.cancel()
+
+    def waited(self, now: float) -> None:
+        self._thread.figures.idle_s += now - self._last
+        self._last = now
+
+    def resume(self) -> None:
+        self._thread.resting = None
+        self._thread.due = perf_counter()
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._thread.loop.call_soon_threadsafe(self)
 
     def _arm(self, period: float) -> None:
         self._thread.due = perf_counter() + period
         self._timer = self._thread.loop.call_later(period, self)
 
+    def _rest(self) -> None:
+        self._thread.due, self._timer = 0.0, None
+        self._thread.resting = self
+
     def __call__(self) -> None:
-        if self._timer is not None:
+        if not self._released:
             steps.guarded(self._measure)
 
     def _measure(self) -> None:
@@ -76,7 +94,11 @@ class Probe:
             loops.tell(loops.on_slow, thread, "", thread.due, late, min(late, used))
         self._slow = figures.slow_steps
         self._last, self._cpu = now, cpu
-        self._arm(PERIOD_S if busy > passed * _QUIET else IDLE_PERIOD_S)
+        was_quiet, self._quiet = self._quiet, busy <= passed * _QUIET
+        if was_quiet and self._quiet and thread.guarded:
+            self._rest()
+        else:
+            self._arm(IDLE_PERIOD_S if self._quiet else PERIOD_S)
 
 
 def install(module: ModuleType) -> None:

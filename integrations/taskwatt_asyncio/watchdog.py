@@ -96,7 +96,7 @@ class _Step:
 class _Watched:
     """One loop that runs, as the watchdog keeps it."""
 
-    __slots__ = ("former", "reader", "readings", "step", "thread")
+    __slots__ = ("former", "reader", "readings", "rested_cpu_s", "step", "thread")
 
     def __init__(self, thread: LoopThread, reader: ThreadReader) -> None:
         self.thread = thread
@@ -105,6 +105,8 @@ class _Watched:
         """One at each waking."""
         self.step = self.former = _Step(0.0)
         """The one before is kept: this thread often gets the interpreter just when a step ends, and before it tells."""
+        self.rested_cpu_s = math.nan
+        """Of its thread, when its timer was first seen resting; NaN while that runs."""
 
 
 class Watchdog:
@@ -174,6 +176,9 @@ class Watchdog:
     def _let_go(self) -> None:
         for one in list(self._watched.values()):
             self.ended(one.thread)
+            one.thread.guarded = False
+            if one.thread.resting is not None:
+                one.thread.resting.resume()
         self._close_unused()
         self.interpreter.close()
 
@@ -335,7 +340,10 @@ class Watchdog:
     def _visit(self, watched: _Watched, now: float) -> float:
         step = watched.step
         if not step.began or now - step.began < YOUNG_S:
-            watched.readings.append(watched.reader.read_after(watched.readings[-1]))
+            reading = watched.reader.read_after(watched.readings[-1])
+            watched.readings.append(reading)
+            if watched.thread.kind == "uvloop":
+                _guard(watched, now, reading.cpu_s)
             return TICK_S
         if step.looked >= now:
             asleep = watched.reader.asleep()
@@ -349,6 +357,19 @@ class Watchdog:
         if age < LOOK_AFTER_S:
             return LOOK_AFTER_S - max(0.0, age)
         return min(max(age / 10, LOOK_EVERY_S), LOOK_RARELY_S)
+
+
+def _guard(watched: _Watched, now: float, cpu_s: float) -> None:
+    """`cpu_s`: what its thread has used."""
+    thread, before_s, waits = watched.thread, watched.rested_cpu_s, watched.reader.waits_for_events
+    watched.rested_cpu_s = math.nan
+    if thread.resting is None:
+        thread.guarded = thread.guarded or waits()
+    elif (math.isnan(before_s) or cpu_s == before_s) and waits():
+        watched.rested_cpu_s = cpu_s
+        thread.resting.waited(now)
+    else:
+        thread.resting.resume()
 
 
 def _began(thread: LoopThread, now: float) -> float:
