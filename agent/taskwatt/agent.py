@@ -1,7 +1,7 @@
 """One agent: drains, keeps the ledger, judges, and tells.
 
-Lives in the process that owns a directory, on a thread of its own. A tick a second, one way: segments -> observations
--> ledger and windows -> rules -> incidents -> export and files.
+Lives in the process that owns a directory, on a thread of its own. A tick a second (every third while nothing happens),
+one way: segments -> observations -> ledger and windows -> rules -> incidents -> export and files.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ WINDOWS: Final = (10, 60)
 QUIET_CORES: Final = 0.02
 """Below this no finding is worth a word, and an idle worker stays far below it."""
 QUIET_EVERY_S: Final = 6.0
-"""How often a quiet worker's document is written: well within what report.freshness calls stale."""
+"""How often a quiet worker's document is written: less than half of what report.freshness calls stale."""
 QUIET_JUDGED_S: Final = 18.0
 """How often it is judged: nothing is there that could have changed."""
-QUIET_SLICES: Final = 2
-"""A tick in so many seconds. A child's ring holds what it can do until then."""
+QUIET_SLICES: Final = 3
+"""A tick in so many seconds, until one in which a child did anything or this process used CPU."""
 VERDICTS_EVERY_S: Final = 60.0
 RECOVER_EVERY_S: Final = 30.0
 _MODES: Final = {0: "none yet", 1: "own", 2: "provider", 3: "official"}
@@ -106,7 +106,11 @@ class Agent:
         self._snapshots: list[tuple[float, Kept]] = []
         self._drops: list[int] = []
         self._slices = 1
-        """Seconds, each a slice of the windows, from the last tick to the next."""
+        """Seconds, each a slice of the windows, since the last tick."""
+        self._resting = False
+        """Did the last tick find nothing to say?"""
+        self._cpu_s = 0.0
+        """Of this process, at the last tick."""
         self._cores: dict[int, float] = {}
         self._found = False
         """Did the last judgement find anything? Then the next ones count towards an incident."""
@@ -165,11 +169,6 @@ class Agent:
         """Those that are open."""
         return self._incidents.active
 
-    @property
-    def pause_s(self) -> float:
-        """From the last tick to the next."""
-        return self._slices * TICK_S
-
     # Life.
 
     def reclassify(self, process_class: ProcessClass) -> None:
@@ -192,7 +191,7 @@ class Agent:
         self._thread.join(2.0)
         settled = not self._thread.is_alive()
         if settled:  # or a tick is stuck, and what it did not settle is left to a successor
-            self._guarded_tick()
+            self._guarded(self.tick)
         self._tell_verdicts(force=True)
         finished = self._pipeline.stop() and settled
         self._drainer.close()
@@ -210,20 +209,32 @@ class Agent:
     def _run(self) -> None:
         due = time.monotonic() + TICK_S
         while not self._stop.wait(max(0.05, due - time.monotonic())):
-            self._guarded_tick()
-            due = max(due + self.pause_s, time.monotonic())
+            due = max(due + TICK_S, time.monotonic())
+            self._guarded(self.beat)
 
-    def _guarded_tick(self) -> None:
+    def _guarded(self, evaluate: Callable[[float], None]) -> None:
         try:
-            self.tick(time.monotonic())
+            evaluate(time.monotonic())
         except Exception as error:
             if not self.dropped.get("tick"):
                 log.warning("taskwatt failed to evaluate one tick: %r", error, exc_info=error)
             self.dropped["tick"] = self.dropped.get("tick", 0) + 1
 
+    def beat(self, now: float) -> None:
+        """A second has passed (`now`: monotonic seconds): a tick, unless it would find nothing."""
+        if self._resting and self._slices < QUIET_SLICES and not self._stirred():
+            self._slices += 1
+        else:
+            self.tick(now)
+
+    def _stirred(self) -> bool:
+        return time.process_time() - self._cpu_s > QUIET_CORES * self._slices * TICK_S or self._drainer.stirred()
+
     def tick(self, now: float) -> None:
         """Everything once. `now`: monotonic seconds."""
-        self._skip(now, self._slices - 1)
+        skipped, self._slices, self._resting = self._slices - 1, 1, False
+        self._cpu_s = time.process_time()
+        self._skip(now, skipped)
         self._charging.process_class = self._class
         self._drainer.reclassify_own(self._class)
         if now >= self._recover_at:
@@ -247,24 +258,25 @@ class Agent:
         live = live_cells(collected.live, self.ledger)
         for key, seconds in charged.items():
             live[key] = live.get(key, 0.0) + seconds
-        self._snapshots.append((now, self.ledger.keep(live)))
-        self._drops.append(sum(self.dropped.values()))
-        del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
-        quiet = self._quiet(now, collected.live, served)
-        self._slices = QUIET_SLICES if quiet else 1
-        if quiet and now < self._judge_at:
+        self._keep(now, self.ledger.keep(live), sum(self.dropped.values()))
+        self._resting = self._quiet(now, collected.live, served)
+        if self._resting and now < self._judge_at:
             self._say_again(now)
             return
         self._judge_at, self._write_at = now + QUIET_JUDGED_S, now + QUIET_EVERY_S
         self._judge(now, collected.live)
 
-    def _skip(self, now: float, slices: int) -> None:
-        """Nothing is known of the seconds before this one: what ended in them counts as of now."""
-        for ago in range(slices, 0, -1):
+    def _skip(self, now: float, seconds: int) -> None:
+        """Nothing ended in so many seconds before this one, or what did is counted as of now."""
+        for ago in range(seconds, 0, -1):
             self._tasks.roll()
             self.loops.roll()
-            self._snapshots.append((now - ago * TICK_S, self._snapshots[-1][1]))
-            self._drops.append(self._drops[-1])
+            self._keep(now - ago * TICK_S, self._snapshots[-1][1], self._drops[-1])
+
+    def _keep(self, now: float, kept: Kept, drops: int) -> None:
+        self._snapshots.append((now, kept))
+        self._drops.append(drops)
+        del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
 
     def _say_again(self, now: float) -> None:
         if now >= self._write_at:

@@ -180,6 +180,10 @@ class Drainer:
         self._forget_old_deaths()
         return found
 
+    def stirred(self) -> bool:
+        """Has a process that is known begun or ended anything since the last `collect`? Cheap; may say so for nothing."""
+        return any(process.reader.stirred() for process in self._processes.values())
+
     def _collect(self, process: _Process, found: Collected) -> bool:
         """Has the process ended? Then this was its last word."""
         alive = process.reader.alive()

@@ -1,4 +1,4 @@
-"""What the agent's tick reads once a second: all figures of this process as immutable records."""
+"""What the agent's tick reads: all figures of this process as immutable records."""
 
 from __future__ import annotations
 

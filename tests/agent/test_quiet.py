@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskwatt import agent as module
-from taskwatt.agent import QUIET_EVERY_S, QUIET_SLICES, TICK_S, WINDOWS, Agent
+from taskwatt.agent import QUIET_EVERY_S, QUIET_SLICES, WINDOWS, Agent
 from taskwatt.observations import CoroutineTally, LoopTally, Tallies
 from taskwatt.report.freshness import STALE_S
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
@@ -20,7 +22,7 @@ from tests.support.segments import finish, record
 
 
 class Worker:
-    """An agent that ticks by hand, as often as it would by itself, and the segment of a child."""
+    """An agent whose seconds pass by hand, and the segment of a child."""
 
     def __init__(self, folder: Path) -> None:
         runtime, _ = RuntimeDirectory.open(folder)
@@ -40,14 +42,12 @@ class Worker:
         return Tallies({"shop.poll": CoroutineTally("task", self.loop.iterations)}, {"MainThread": self.loop}, {})
 
     def tick(self, seconds: int = 1) -> Any:
-        """The document after so many seconds, or a tick; before each the loop, if there is one, goes round once."""
-        until = self.now + seconds
-        while self.now < until:
-            pause_s = self.agent.pause_s
-            self.now += pause_s
+        """The document after so many seconds, in each of which the loop, if there is one, goes round once."""
+        for _ in range(seconds):
+            self.now += 1.0
             if self.loop is not None:
-                self.loop = self.loop._replace(iterations=self.loop.iterations + 1, idle_s=self.loop.idle_s + pause_s)
-            self.agent.tick(self.now)
+                self.loop = self.loop._replace(iterations=self.loop.iterations + 1, idle_s=self.loop.idle_s + 1.0)
+            self.agent.beat(self.now)
         return json.loads(self.directory.latest.read_bytes())
 
 
@@ -63,9 +63,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 def written(worker: Worker, seconds: int) -> int:
     """How often the document was written in so many seconds."""
     seen = {json.loads(worker.directory.latest.read_bytes())["agent"]["updated_ns"]}
-    until = worker.now + seconds
-    while worker.now < until:
-        seen.add(worker.tick()["agent"]["updated_ns"])
+    seen |= {worker.tick()["agent"]["updated_ns"] for _ in range(seconds)}
     return len(seen) - 1
 
 
@@ -87,18 +85,50 @@ def test_a_quiet_one_still_says_when_it_last_lived(worker: Worker) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
     for _ in range(int(QUIET_EVERY_S)):
         os.utime(worker.directory.latest, (1, 1))
-        worker.tick()
+        worker.tick(QUIET_SLICES)
         assert worker.directory.latest.stat().st_mtime > 1
 
 
-def test_the_seconds_in_which_it_rested_are_seconds_of_its_windows(worker: Worker) -> None:
+def test_a_quiet_one_ticks_every_third_second(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
-    assert worker.agent.pause_s == QUIET_SLICES * TICK_S > TICK_S
+    ticked: list[float] = []
+    tick = worker.agent.tick
+
+    def noted(now: float) -> None:
+        ticked.append(now)
+        tick(now)
+
+    monkeypatch.setattr(worker.agent, "tick", noted)
+    worker.tick(9)
+    assert [after - before for before, after in pairwise(ticked)] == [QUIET_SLICES, QUIET_SLICES]
+    monkeypatch.setattr(module, "QUIET_CORES", -1.0)  # as if it used CPU
+    worker.tick(3)
+    assert len(ticked) == 3 + 3
+
+
+@pytest.mark.parametrize("rested", range(QUIET_SLICES))
+def test_the_seconds_in_which_it_rested_are_seconds_of_its_windows(worker: Worker, rested: int) -> None:
+    worker.tick(2 * max(WINDOWS) + 2 + rested)
     finish(worker.child, 1)
     worker.tick()
-    assert worker.agent.pause_s == TICK_S
     assert worker.agent.window is not None
     assert worker.agent.window.seconds == WINDOWS[0]
+
+
+def test_ticks_that_fail_while_it_is_quiet_leave_nothing_behind(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.tick(2 * max(WINDOWS) + 2)
+
+    def fails() -> object:
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(worker.agent._drainer, "collect", fails)
+    for _ in range(20):
+        with suppress(OSError):
+            worker.tick()
+    monkeypatch.undo()
+    assert len(worker.agent._snapshots) == len(worker.agent._drops) == max(WINDOWS) + 1
 
 
 def test_what_ends_in_a_quiet_worker_is_told_at_the_next_tick(worker: Worker) -> None:
@@ -111,13 +141,13 @@ def test_what_ends_in_a_quiet_worker_is_told_at_the_next_tick(worker: Worker) ->
 def test_what_begins_in_a_quiet_worker_is_judged_from_the_next_tick_on(worker: Worker) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
     worker.child.begin(record(task=worker.child.string("slow")), 1, 0.0, 0.0)
-    assert (written(worker, QUIET_SLICES), written(worker, 10)) == (1, 10)
+    assert written(worker, 10) == 10
 
 
 def test_a_worker_that_burns_cpu_without_a_task_is_not_quiet(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
     monkeypatch.setattr(module, "QUIET_CORES", 0.0)
-    assert (written(worker, QUIET_SLICES), written(worker, 10)) == (1, 10)
+    assert written(worker, 10) == 10
 
 
 def test_a_loop_that_waits_is_quiet_and_one_that_is_held_up_without_using_cpu_is_not(worker: Worker) -> None:
@@ -126,4 +156,5 @@ def test_a_loop_that_waits_is_quiet_and_one_that_is_held_up_without_using_cpu_is
     assert written(worker, 36) == 36 / QUIET_EVERY_S
     assert worker.loop is not None
     worker.loop = worker.loop._replace(slow_steps=1)
-    assert (written(worker, QUIET_SLICES), written(worker, 10)) == (1, 10)
+    worker.tick(QUIET_SLICES)
+    assert written(worker, 10) == 10

@@ -9,7 +9,8 @@ from taskwatt.report.shape import well_formed
 from taskwatt.report.triage import Document
 
 STALE_S = 15.0
-"""A living agent writes its document every second; 15 s without one outlasts a stalled tick, not a death."""
+"""A living agent writes its document every second, a quiet one every 6 s; 15 s without one outlasts a stalled tick, not
+a death."""
 
 
 def current(documents: Sequence[Document], now_ns: int) -> list[Document]:

@@ -217,6 +217,12 @@ class SegmentReader:
             self._next += 1
         return found
 
+    def stirred(self) -> bool:
+        """Is there a record that was not drained, or an attempt that runs? Cheap; may say so for nothing."""
+        progress = self.progress()
+        _, attempt_no, *_ = layout.IN_FLIGHT.unpack(self._bytes(layout.IN_FLIGHT_AT, layout.IN_FLIGHT.size))
+        return progress.head >= self._next or attempt_no > progress.finished_no
+
     def commit(self) -> None:
         """Give the drained slots back to the writer: call only when their records are kept elsewhere."""
         os.pwrite(self.descriptor, struct.pack("<Q", self._next), layout.READER_AT)
