@@ -99,6 +99,12 @@ def test_without_a_loop_it_is_clear() -> None:
 def test_too_short_a_window_or_too_few_probes_are_not_enough_data() -> None:
     assert said(seen(1.0, 20.0, 0.1, seconds=4.9)) == ["not_enough_data"]
     assert said(seen(1.0, 20.0, 0.1, samples=19)) == ["not_enough_data"]
+    assert said(seen(0.0, 0.1, 0.0, samples=0)) == ["not_enough_data"]
+
+
+def test_few_probes_are_enough_where_no_thread_computes() -> None:
+    """As in a process that waits, whose watchdog sleeps."""
+    assert said(seen(0.001, 0.1, 0.001, samples=12)) == CLEAR
 
 
 def test_a_loop_that_nothing_has_probed_yet_is_no_absence_of_loops() -> None:

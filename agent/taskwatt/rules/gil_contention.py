@@ -45,7 +45,7 @@ def check(window: Window) -> tuple[Finding, ...]:
     interpreter = window.interpreter
     if not window.loops:
         return (clear(CAUSE, window, NO_LOOP),)
-    if interpreter is None or window.seconds < SETTLED_IN_S or interpreter.samples < PROBES:
+    if interpreter is None or window.seconds < SETTLED_IN_S or interpreter.samples < _needed(interpreter, window):
         probes = interpreter.samples if interpreter is not None else 0  # a pool child has no thread that probes
         summary = (
             f"Only {window.seconds:.1f} s and {probes} probes were covered; a verdict needs "
@@ -83,6 +83,11 @@ def check(window: Window) -> tuple[Finding, ...]:
         next_step=NEXT_STEP,
     )
     return conclude((found,), quiet)
+
+
+def _needed(one: InterpreterWindow, window: Window) -> int:
+    """Probes. A process that waits has few of them; but where no thread computes, nothing is kept from anyone."""
+    return PROBES if _threads(one, window) >= THREADS_CPUS else 1
 
 
 def is_contended(window: Window) -> bool:
