@@ -127,7 +127,7 @@ call_select(PyObject *self, PyObject *const *arguments, size_t flags, PyObject *
         wait->idle_since = 0;
     }
     wait->busy_since = ended;
-    if (UNLIKELY(wait->rouse != NULL)) {
+    if (UNLIKELY(wait->rouse != NULL && events != NULL)) {
         call_rouse(wait);
     }
     Py_DECREF(select);

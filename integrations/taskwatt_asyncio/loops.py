@@ -36,13 +36,13 @@ _MAX_ATTACHED: Final = 200_000
 
 
 class Rest(Protocol):
-    """A timer of ours that does not run while its loop waits; both are called on the watchdog's thread."""
+    """A timer of ours that does not run while its loop waits; called on other threads than the loop's."""
 
     def waited(self, now: float) -> None:
         """The loop has waited all the time until now (`perf_counter`)."""
 
-    def resume(self) -> None:
-        """It has gone on, or is held up."""
+    def resume(self, since: float) -> None:
+        """It has gone on, or is held up, since then (`perf_counter`)."""
 
 
 class LoopThread:

@@ -91,8 +91,12 @@ class ThreadReader:
         return None if where in (b"", b"0") else b"futex" not in where
 
     def waits_for_events(self) -> bool:
-        """Is it in a call that waits for events of many files? False where the kernel does not tell."""
-        return b"poll" in self._text(self._waits_in)
+        """Is it in epoll's call, as a loop is that waits? False where the kernel does not tell.
+
+        Blocking clients wait in `poll` and `select`.
+        """
+        where = self._text(self._waits_in)
+        return b"epoll" in where or b"ep_poll" in where  # the name differs from kernel to kernel
 
     def _text(self, descriptor: int) -> bytes:
         text = _text(descriptor)

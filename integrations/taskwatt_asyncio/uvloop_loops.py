@@ -27,7 +27,8 @@ PARTIAL: Final = "protocol callbacks, plain callbacks and timers are not seen, o
 
 PERIOD_S: Final = 0.01
 IDLE_PERIOD_S: Final = 0.075
-"""Waking an idle process costs 0.15 ms. A protocol callback that blocks for 0.2 s makes it late by 0.125 or more."""
+"""Waking an idle process costs 0.15 ms. A protocol callback that blocks for 0.2 s makes it late by 0.12 or more, also
+where it rests and the watchdog, every 80 ms, says since when it should have run."""
 _QUIET: Final = 0.05
 """Share of its time below which a loop is probed less often."""
 
@@ -56,22 +57,29 @@ class Probe:
             timer.cancel()
 
     def waited(self, now: float) -> None:
-        self._thread.figures.idle_s += now - self._last
-        self._last = now
+        if self._thread.resting is self:
+            self._thread.figures.idle_s += max(0.0, now - self._last)
+            self._last = max(self._last, now)
 
-    def resume(self) -> None:
+    def resume(self, since: float) -> None:
+        if self._thread.resting is not self:
+            return
         self._thread.resting = None
-        self._thread.due = perf_counter()
+        self._thread.due = since
         with suppress(RuntimeError):  # the loop was closed meanwhile
             self._thread.loop.call_soon_threadsafe(self)
 
     def _arm(self, period: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._thread.due = perf_counter() + period
         self._timer = self._thread.loop.call_later(period, self)
 
     def _rest(self) -> None:
         self._thread.due, self._timer = 0.0, None
         self._thread.resting = self
+        if not self._thread.guarded:  # any more: the watchdog has just ended
+            self.resume(perf_counter())
 
     def __call__(self) -> None:
         if not self._released:

@@ -2,8 +2,8 @@
 
 It wakes up every 80 ms: rarely enough to cost little (100-150 us a waking, most of it the kernel's), often enough to
 meet every step that holds its loop for 100 ms. A step that lasts 30 ms is looked at, and again every 10 ms, ever more
-rarely in a long one. Where all loops have been waiting for a while it sleeps until one of them has something to do,
-which that one says by itself.
+rarely in a long one. Where all loops have been waiting for a while it sleeps ten times as long, or until one of them
+has something to do, which that one says by itself.
 
 A call in C that keeps the interpreter (a catastrophic regex) keeps this thread from looking, too. But it has asked for
 the interpreter by then, and Python hands it over where that call returns, before the next line runs: the look that
@@ -177,8 +177,9 @@ class Watchdog:
         for one in list(self._watched.values()):
             self.ended(one.thread)
             one.thread.guarded = False
-            if one.thread.resting is not None:
-                one.thread.resting.resume()
+            resting = one.thread.resting
+            if resting is not None:
+                resting.resume(perf_counter())
         self._close_unused()
         self.interpreter.close()
 
@@ -291,21 +292,21 @@ class Watchdog:
 
     def _may_sleep(self, now: float) -> bool:
         """Does every loop wait, and will wake this thread when it has something to do?"""
-        waiting = {thread: thread.idle_since for thread in list(loops.running.values())}
-        if not (
-            waiting
-            and self.interpreter.used_cpus < QUIET_CPUS
-            and all(since and now - since > WAITING_S for since in waiting.values())
-        ):
+        if not self.interpreter.used_cpus < QUIET_CPUS:
             return False
-        self._asleep = True
-        for thread in waiting:
-            thread.rouse = self._rouse
-        # One that has gone on meanwhile may not have seen it.
-        return all(thread.idle_since == since for thread, since in waiting.items())
+        self._asleep = True  # from here on whoever starts says so
+        waiting = {thread: thread.idle_since for thread in list(loops.running.values())}
+        if waiting and all(since and now - since > WAITING_S for since in waiting.values()):
+            for thread in waiting:
+                thread.rouse = self._rouse
+            # One that has gone on meanwhile may not have seen it.
+            self._asleep = all(thread.idle_since == since for thread, since in waiting.items())
+        else:
+            self._asleep = False
+        return self._asleep
 
     def _rouse(self) -> None:
-        """On a loop's thread."""
+        """On the thread of a loop that goes on, or starts."""
         if self._asleep:
             self._roused_at = perf_counter()
             with suppress(RuntimeError):  # another loop has done so
@@ -353,6 +354,9 @@ class Watchdog:
         if step.first is None:
             step.first = watched.reader.read(wake_ups=True)
             watched.readings.append(step.first)
+        resting = watched.thread.resting
+        if resting is not None:
+            resting.resume(step.began)
         age = now - step.began
         if age < LOOK_AFTER_S:
             return LOOK_AFTER_S - max(0.0, age)
@@ -363,13 +367,14 @@ def _guard(watched: _Watched, now: float, cpu_s: float) -> None:
     """`cpu_s`: what its thread has used."""
     thread, before_s, waits = watched.thread, watched.rested_cpu_s, watched.reader.waits_for_events
     watched.rested_cpu_s = math.nan
-    if thread.resting is None:
+    resting = thread.resting
+    if resting is None:
         thread.guarded = thread.guarded or waits()
-    elif (math.isnan(before_s) or cpu_s == before_s) and waits():
+    elif (cpu_s == before_s or (math.isnan(before_s) and not math.isnan(cpu_s))) and waits():
         watched.rested_cpu_s = cpu_s
-        thread.resting.waited(now)
+        resting.waited(now)
     else:
-        thread.resting.resume()
+        resting.resume(now)
 
 
 def _began(thread: LoopThread, now: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def stalls_after(wait: Callable[[], None], told: Told) -> list[tuple[str, str]]:
             wait()
             loop.call_soon_threadsafe(first)
 
-        threading.Thread(target=wake).start()
+        await asyncio.to_thread(wake)
         await blocked
 
     asyncio.run(main())
@@ -75,6 +76,31 @@ def test_a_loop_that_starts_meanwhile_is_watched(told: Told) -> None:
 
     for _ in range(ROUNDS):
         assert asyncio.run(main()) == [("blocking", "block")]
+
+
+def test_a_signal_handler_that_ends_the_waiting_ends_it_as_ever(told: Told) -> None:
+    class Rang(Exception):
+        pass
+
+    def ring(*_: object) -> None:
+        raise Rang
+
+    def send() -> None:
+        until_it_sleeps()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    loop = asyncio.new_event_loop()
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with pytest.raises(Rang):
+            loop.run_forever()
+        assert loop.run_until_complete(asyncio.sleep(0.01, "goes on")) == "goes on"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        sender.join()
+        loop.close()
 
 
 def test_it_wakes_up_as_ever_while_another_thread_computes(told: Told) -> None:
