@@ -37,6 +37,8 @@ def test_every_link_of_its_incidents_resolves_and_jaeger_gets_a_bounded_part(
         f"fast: {attempts / LASTS_S:.0f} attempts a second (evidence is promised for {RATE}); of {attempts} attempts "
         f"of {TASKS} tasks Jaeger holds {len(traces)} traces, {len(marked)} of them marked; {len(links)} links"
     )
+    assert attempts > TASKS
+    assert marked
     assert all(one.links for one in found)
     wait_for(lambda: all(jaeger.has(*link) for link in links), DECIDED_S, f"all of {len(links)} links")
     # Each worker marks two attempts at once and one in ten seconds.
