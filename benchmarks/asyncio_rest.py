@@ -12,11 +12,11 @@ from benchmarks.asyncio_cost import LOOPS, WITHOUT_EFFECT
 from benchmarks.asyncio_fleet import OURS, SDK, reason_missing, subjects
 from benchmarks.fleet import sink
 from benchmarks.results import NotMeasured, Row
+from benchmarks.stack import SLICE_S
 from benchmarks.statistics import interval
 
 IDLE_BUDGET = 0.25
 MEMORY_BUDGET_MB = 5.0
-SLICE_S = 5.0
 QUIET_S = 66.0
 """By then no window of the agent's holds work."""
 

@@ -25,7 +25,8 @@ CYCLES = 25
 WINDOW = 160
 BATCH = 1536
 """A multiple of the 512 spans that OpenTelemetry's batch processor sends at once."""
-SLICE_S = 5.0
+SLICE_S = 18.0
+"""What a quiet agent does comes round in this time."""
 
 
 @dataclass(frozen=True, slots=True)
