@@ -181,7 +181,7 @@ class Drainer:
         return found
 
     def stirred(self) -> bool:
-        """Has a process that is known begun or ended anything since the last `collect`? Cheap; may say so for nothing."""
+        """Has a known process begun or ended anything since the last `collect`? Cheap; may say so for nothing."""
         return any(process.reader.stirred() for process in self._processes.values())
 
     def _collect(self, process: _Process, found: Collected) -> bool:
