@@ -13,7 +13,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Final
@@ -28,6 +27,7 @@ from taskwatt.gauges import Reading
 from taskwatt.incidents import Incident, Incidents
 from taskwatt.journal import Journal
 from taskwatt.observations import Outcome, ProcessClass, Tallies
+from taskwatt.pacing import Pace
 from taskwatt.report.triage import Document, ProcessDescription, document
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
 from taskwatt.settings import Settings
@@ -41,14 +41,6 @@ log = logging.getLogger("taskwatt")
 
 TICK_S: Final = 1.0
 WINDOWS: Final = (10, 60)
-QUIET_CORES: Final = 0.02
-"""Below this no finding is worth a word, and an idle worker stays far below it."""
-QUIET_EVERY_S: Final = 6.0
-"""How often a quiet worker's document is written: less than half of what report.freshness calls stale."""
-QUIET_JUDGED_S: Final = 18.0
-"""How often it is judged: nothing is there that could have changed."""
-QUIET_SLICES: Final = 3
-"""A tick in so many seconds, until one in which a child did anything or this process used CPU."""
 VERDICTS_EVERY_S: Final = 60.0
 RECOVER_EVERY_S: Final = 30.0
 _MODES: Final = {0: "none yet", 1: "own", 2: "provider", 3: "official"}
@@ -105,19 +97,12 @@ class Agent:
         self._code = CodeWatch(self._drainer.ask_for_code)
         self._snapshots: list[tuple[float, Kept]] = []
         self._drops: list[int] = []
-        self._slices = 1
-        """Seconds, each a slice of the windows, since the last tick."""
-        self._resting = False
-        """Did the last tick find nothing to say?"""
-        self._cpu_s = 0.0
-        """Of this process, at the last tick."""
+        self._pace = Pace(max(WINDOWS))
         self._cores: dict[int, float] = {}
         self._found = False
         """Did the last judgement find anything? Then the next ones count towards an incident."""
-        self._seen: AbstractSet[int] = set()
-        """Processes that were seen by the tick before."""
         self._last_clock: dict[int, tuple[float, float]] = {}
-        self._verdicts_at = self._recover_at = self._judge_at = self._write_at = self._busy_at = 0.0
+        self._verdicts_at = self._recover_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskwatt", daemon=True)
         self._window: Window | None = None
@@ -222,19 +207,12 @@ class Agent:
 
     def beat(self, now: float) -> None:
         """A second has passed (`now`: monotonic seconds): a tick, unless it would find nothing."""
-        if self._resting and self._slices < QUIET_SLICES and not self._stirred():
-            self._slices += 1
-        else:
+        if not self._pace.rests(self._drainer.stirred):
             self.tick(now)
-
-    def _stirred(self) -> bool:
-        return time.process_time() - self._cpu_s > QUIET_CORES * self._slices * TICK_S or self._drainer.stirred()
 
     def tick(self, now: float) -> None:
         """Everything once. `now`: monotonic seconds."""
-        skipped, self._slices, self._resting = self._slices - 1, 1, False
-        self._cpu_s = time.process_time()
-        self._skip(now, skipped)
+        self._skip(now, self._pace.begin())
         self._charging.process_class = self._class
         self._drainer.reclassify_own(self._class)
         if now >= self._recover_at:
@@ -259,12 +237,17 @@ class Agent:
         for key, seconds in charged.items():
             live[key] = live.get(key, 0.0) + seconds
         self._keep(now, self.ledger.keep(live), sum(self.dropped.values()))
-        self._resting = self._quiet(now, collected.live, served)
-        if self._resting and now < self._judge_at:
-            self._say_again(now)
-            return
-        self._judge_at, self._write_at = now + QUIET_JUDGED_S, now + QUIET_EVERY_S
-        self._judge(now, collected.live)
+        ran = bool(served) or any(one.task for one in collected.live) or self.loops.blocked
+        told = self._found or bool(self._incidents.active)
+        match self._pace.step(now, happened=ran or told, cores=self._cores):
+            case "judge":
+                self._judge(now, collected.live)
+            case "write":
+                self._document["agent"]["updated_ns"] = time.time_ns()
+                self._publish_verdicts(now)
+            case "touch":
+                with suppress(OSError):
+                    os.utime(self._latest)  # whoever recovers a dead agent asks when it last lived
 
     def _skip(self, now: float, seconds: int) -> None:
         """Nothing ended in so many seconds before this one, or what did is counted as of now."""
@@ -277,24 +260,6 @@ class Agent:
         self._snapshots.append((now, kept))
         self._drops.append(drops)
         del self._snapshots[: -max(WINDOWS) - 1], self._drops[: -max(WINDOWS) - 1]
-
-    def _say_again(self, now: float) -> None:
-        if now >= self._write_at:
-            self._write_at = now + QUIET_EVERY_S
-            self._document["agent"]["updated_ns"] = time.time_ns()
-            self._publish_verdicts(now)
-            return
-        with suppress(OSError):
-            os.utime(self._latest)  # whoever recovers a dead agent asks when it last lived
-
-    def _quiet(self, now: float, live: Sequence[Live], served: Sequence[Served]) -> bool:
-        """Would judging say what it said the last time? Nothing ran, ended or burned within the longest window."""
-        busy = served or self._found or any(one.task for one in live) or self._incidents.active or self.loops.blocked
-        young = len(self._snapshots) <= max(WINDOWS)
-        if busy or self._cores.keys() != self._seen or sum(self._cores.values()) > QUIET_CORES:
-            self._busy_at = now
-        self._seen = self._cores.keys()
-        return not young and now - self._busy_at > max(WINDOWS)
 
     def _judge(self, now: float, live: Sequence[Live]) -> None:
         """From windows to findings, incidents, and the document that says so."""

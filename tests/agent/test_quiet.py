@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from taskwatt import agent as module
-from taskwatt.agent import QUIET_EVERY_S, QUIET_SLICES, WINDOWS, Agent
+from taskwatt import pacing
+from taskwatt.agent import WINDOWS, Agent
 from taskwatt.observations import CoroutineTally, LoopTally, Tallies
+from taskwatt.pacing import QUIET_EVERY_S, QUIET_SLICES
 from taskwatt.report.freshness import STALE_S
 from taskwatt.segments import AgentDirectory, RuntimeDirectory, SegmentWriter, layout
 from taskwatt.settings import Settings
@@ -53,7 +54,7 @@ class Worker:
 
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    monkeypatch.setattr(module, "QUIET_CORES", 1e9)  # this process does more than wait
+    monkeypatch.setattr(pacing, "QUIET_CORES", 1e9)  # this process does more than wait
     worker = Worker(tmp_path / "taskwatt")
     yield worker
     worker.agent.give_back_descriptors()
@@ -101,7 +102,7 @@ def test_a_quiet_one_ticks_every_third_second(worker: Worker, monkeypatch: pytes
     monkeypatch.setattr(worker.agent, "tick", noted)
     worker.tick(9)
     assert [after - before for before, after in pairwise(ticked)] == [QUIET_SLICES, QUIET_SLICES]
-    monkeypatch.setattr(module, "QUIET_CORES", -1.0)  # as if it used CPU
+    monkeypatch.setattr(pacing, "QUIET_CORES", -1.0)  # as if it used CPU
     worker.tick(3)
     assert len(ticked) == 3 + 3
 
@@ -146,7 +147,7 @@ def test_what_begins_in_a_quiet_worker_is_judged_from_the_next_tick_on(worker: W
 
 def test_a_worker_that_burns_cpu_without_a_task_is_not_quiet(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.tick(2 * max(WINDOWS) + 2)
-    monkeypatch.setattr(module, "QUIET_CORES", 0.0)
+    monkeypatch.setattr(pacing, "QUIET_CORES", 0.0)
     assert written(worker, 10) == 10
 
 
