@@ -69,7 +69,7 @@ class Agent:
         self._runtime, self._directory, self._segment = runtime, directory, segment
         self._class: ProcessClass = process_class
         self._latest = directory.latest
-        self._deaths, self._ended_as = deaths, ended_as
+        self._ended_as = ended_as
         self.ledger = Ledger()
         self.dropped: dict[str, int] = {}
         self.slots = 0

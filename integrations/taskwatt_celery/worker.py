@@ -226,8 +226,6 @@ class _ReapingOs:
 
     def __init__(self, original: Any) -> None:
         self._original = original
-        self._main: tuple[int, Any] = (0, None)
-        """Process and controller of the worker that was initialised here."""
         self._blind = False
 
     def __getattr__(self, name: str) -> Any:
