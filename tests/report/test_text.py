@@ -176,6 +176,22 @@ def test_loops_and_classes_are_told_each_on_its_line(web: dict[str, Any], idle: 
     assert LOOPS in text
 
 
+WHY_IN_PYTHON = (
+    "pure Python: attempts (the accelerator was not taken: its compiled part cannot be loaded: /srv/shop/lib/"
+    "python3.11/site-packages/taskwatt_fast/_attempts.cpython-311-x86_64-linux-gnu.so: undefined symbol)"
+)
+
+
+@pytest.mark.parametrize("width", [60, 100, 120])
+def test_who_measures_is_told_to_the_end_of_the_sentence(web: dict[str, Any], width: int) -> None:
+    web["carriers"] = [WHY_IN_PYTHON]
+    lines = render(web, color=False, width=width).splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("  measured by "))
+    told = lines[first : lines.index("", first)]
+    assert "".join(told).replace(" ", "") == f"measured by {WHY_IN_PYTHON}".replace(" ", "")
+    assert all(line.startswith("    ") for line in told[1:])
+
+
 def test_top_shows_loops_too(web: dict[str, Any]) -> None:
     assert LOOPS.splitlines() == [
         line for line in frame([web], color=False, width=100, height=40) if line in LOOPS.splitlines()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from taskwatt.report.loops import NOT_SEEN
-from taskwatt.report.terminal import Paint, plain, shortened
+from taskwatt.report.terminal import Paint, plain, shortened, wrapped
 
 LOOPS: Final = 4
 """Event loops shown; the rest is one line."""
@@ -51,7 +51,7 @@ def loop_lines(
 
     `carriers` are of attempts as well, and stand alone without a loop.
     """
-    measured = [paint("dim", plain(f"  measured by {each}")[:width]) for each in carriers]
+    measured = _told("measured by", carriers, paint, width)
     if not loops:
         return measured
     name = max(20, width - 62)
@@ -61,8 +61,12 @@ def loop_lines(
     if len(loops) > most:
         lines.append(paint("dim", f"{'':<{name}} and {len(loops) - most} more"))
     partial = dict.fromkeys(one["partial"] for one in loops if one["partial"])
-    lines += [paint("dim", plain(f"  partly seen: {each}")[:width]) for each in partial]
-    return lines + measured
+    return [*lines, *_told("partly seen:", partial, paint, width), *measured]
+
+
+def _told(what: str, each: Iterable[str], paint: Paint, width: int) -> list[str]:
+    """Sentences that somebody must be able to read to their end."""
+    return [paint("dim", line) for one in each for line in wrapped(f"  {what} {one}", width, indent="    ")]
 
 
 def _loop(one: Mapping[str, Any], name: int, paint: Paint, width: int) -> list[str]:

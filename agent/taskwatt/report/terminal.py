@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Mapping
 from typing import Final, TextIO
 
@@ -54,6 +55,11 @@ def tolerate(stream: TextIO) -> None:
 def plain(text: str) -> str:
     """Task names come from messages: whatever in them could move a cursor or set a title is shown as `?`."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """At least one line, each plain."""
+    return textwrap.wrap(plain(text), width, subsequent_indent=indent, break_on_hyphens=False) or [""]
 
 
 def shortened(text: str, columns: int) -> str:

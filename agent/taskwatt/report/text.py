@@ -5,14 +5,13 @@ Every function turns a part of the triage document into lines; none knows where 
 
 from __future__ import annotations
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskwatt.observations import WASTED_OUTCOMES
 from taskwatt.report.loop_text import class_lines, loop_lines
-from taskwatt.report.terminal import Paint, plain, shortened
+from taskwatt.report.terminal import Paint, plain, shortened, wrapped
 from taskwatt.report.triage import Document
 
 LEDGER_ROWS = 6
@@ -87,7 +86,7 @@ def render(document: Document, *, color: bool, width: int) -> str:
     held = found(document)
     lines = [*header(document, paint, width), *class_lines(document["classes"], paint, width), ""]
     if not held:
-        lines += [paint("green", line) for line in _wrapped(_nothing_found(document), width)] + [""]
+        lines += [paint("green", line) for line in wrapped(_nothing_found(document), width)] + [""]
     for finding in held:
         lines += [*_diagnosis(finding, paint, width), ""]
     seen = loop_lines(document["loops"], document["carriers"], paint, width)
@@ -152,7 +151,7 @@ def _hot_code(code: Mapping[str, Any]) -> str:
 def _activities(activities: Mapping[str, float], total: float, paint: Paint, width: int) -> list[str]:
     ranked = sorted(activities.items(), key=lambda pair: -pair[1])
     shares = [f"{activity} {cores / total:.1%}" for activity, cores in ranked]
-    return [paint("dim", line) for line in _wrapped("by activity: " + " · ".join(shares), width, "             ")]
+    return [paint("dim", line) for line in wrapped("by activity: " + " · ".join(shares), width, "             ")]
 
 
 def _ledger_line(task: str, outcome: str, cores: float, total: float, name: int, columns: int, paint: Paint) -> str:
@@ -179,7 +178,7 @@ def _diagnosis(finding: Mapping[str, Any], paint: Paint, width: int) -> list[str
     title = f"{finding['severity'].upper()}  {finding['cause']}{subtype} in {finding['process_class']}"
     return [
         paint(style, plain(title)),
-        *(paint("bold", line) for line in _wrapped(finding["summary"], width)),
+        *(paint("bold", line) for line in wrapped(finding["summary"], width)),
         *_evidence(finding["evidence"], paint, width),
         *_labelled("code", _code_line(finding["code"]), paint, width),
         *(line for each in finding["ruled_out"] for line in _labelled("not", each, paint, width)),
@@ -245,10 +244,6 @@ def _labelled(label: str, text: str, paint: Paint, width: int, *, column: int = 
     """`text` wrapped beside a label; nothing for an empty text."""
     if not text:
         return []
-    first, *rest = _wrapped(text, width - column)
+    first, *rest = wrapped(text, width - column)
     margin = " " * column
     return [f"  {paint(style, f'{label:<{column - 2}}')}{first}", *(margin + line for line in rest)]
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(plain(text), width, subsequent_indent=indent, break_on_hyphens=False) or [""]
