@@ -14,13 +14,12 @@ bills steps without calling anything, and in Python (pure_accounts.py). Chosen o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
+from taskwatt.accelerator import unusable
 from taskwatt.observations import Outcome, RowTally
-from taskwatt.settings import refuses_accelerator
 
 __all__ = [
     "IN_C",
@@ -42,13 +41,11 @@ __all__ = [
 
 def _part_in_c() -> Any:
     """None where there is none, or none is wanted."""
-    if refuses_accelerator(os.environ):
+    if unusable():
         return None
-    try:
-        from taskwatt_fast import Refused
-        from taskwatt_fast.compiled import compiled
-    except ImportError:
-        return None
+    from taskwatt_fast import Refused
+    from taskwatt_fast.compiled import compiled
+
     try:
         return compiled()
     except Refused:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from taskwatt_fast.accelerator import Accelerator, Hooks
 
 __all__ = ["Accelerator", "Hooks", "Refused"]
+__version__ = "0.1.0"
+"""The same as taskwatt's, which takes no other."""
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from taskwatt_fast.interpreter import refuse_unknown_interpreters
+from taskwatt_fast.compiled import loaded
 from taskwatt_fast.refusal import Refused
 
 
@@ -35,13 +35,8 @@ class Surroundings:
 
 
 def compiled() -> Any:
-    """The part in C; Refused where it was not built, was built for another Python, or is not for this interpreter."""
-    refuse_unknown_interpreters()
-    try:
-        from taskwatt_fast import _attempts
-    except ImportError as error:
-        raise Refused(f"its compiled part cannot be loaded: {error}") from error
-    return _attempts
+    """What measures attempts, as `taskwatt_fast.compiled.loaded`."""
+    return loaded("taskwatt_fast._attempts")
 
 
 def methods(recorders: type, surroundings: Surroundings) -> Mapping[str, Any]:

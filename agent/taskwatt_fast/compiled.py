@@ -1,7 +1,8 @@
-"""The part in C, where the running interpreter is one that it knows. Imports no asyncio: accounts ask for it, too."""
+"""The parts in C, where the running interpreter is one that they know. No asyncio: accounts ask for them, too."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from taskwatt_fast.interpreter import refuse_unknown_interpreters
@@ -9,10 +10,18 @@ from taskwatt_fast.refusal import Refused
 
 
 def compiled() -> Any:
-    """The part in C; Refused where it was not built, was built for another Python, or is not for this interpreter."""
+    """What measures event loops and accounts, as `loaded`."""
+    return loaded("taskwatt_fast._carrier")
+
+
+def loaded(part: str) -> Any:
+    """A module in C. Refused where it is not for this interpreter, was not built for it, or cannot be loaded."""
     refuse_unknown_interpreters()
     try:
-        from taskwatt_fast import _carrier
+        return import_module(part)
+    except ModuleNotFoundError as error:
+        if error.name != part:
+            raise Refused(f"its compiled part cannot be loaded: {error}") from error
+        raise Refused("it is not built") from error
     except ImportError as error:
         raise Refused(f"its compiled part cannot be loaded: {error}") from error
-    return _carrier

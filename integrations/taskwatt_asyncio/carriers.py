@@ -8,14 +8,13 @@ figures. Decided when the first loop runs; one line in the log says which and wh
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
-from taskwatt.settings import Settings
+from taskwatt.accelerator import unusable
 from taskwatt_asyncio import looks, steps, types
 
 if TYPE_CHECKING:
@@ -142,13 +141,12 @@ def _chosen() -> tuple[Carrier, str]:
 
 def _accelerated() -> tuple[Carrier | None, str]:
     """The accelerator, ready to be installed; or why it is not taken."""
-    if Settings.from_environ(os.environ).accelerator == "0":
-        return None, "TASKWATT_ACCELERATOR=0 refuses the accelerator"
-    try:
-        from taskwatt_asyncio.accelerated import Accelerated
-        from taskwatt_fast import Refused
-    except ImportError:
-        return None, "the accelerator, taskwatt-fast, is not installed"
+    why = unusable()
+    if why:
+        return None, why
+    from taskwatt_asyncio.accelerated import Accelerated
+    from taskwatt_fast import Refused
+
     make: Callable[[], Carrier] = Accelerated
     try:
         return make(), ""

@@ -8,11 +8,10 @@ figures are the same. Decided when Celery is imported; one line in a worker's lo
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from taskwatt.settings import refuses_accelerator
+from taskwatt.accelerator import unusable
 from taskwatt_celery.attempt import Recorder
 
 log = logging.getLogger("taskwatt")
@@ -77,13 +76,12 @@ def _choose() -> _Choice:
 
 def _accelerated() -> tuple[_Choice | None, str]:
     """The accelerator's; or why it is not taken."""
-    if refuses_accelerator(os.environ):
-        return None, "TASKWATT_ACCELERATOR=0 refuses the accelerator"
-    try:
-        from taskwatt_celery.accelerated import accelerated, timed_in_c
-        from taskwatt_fast import Refused
-    except ImportError:
-        return None, "the accelerator, taskwatt-fast, is not installed"
+    why = unusable()
+    if why:
+        return None, why
+    from taskwatt_celery.accelerated import accelerated, timed_in_c
+    from taskwatt_fast import Refused
+
     try:
         return _Choice(accelerated(), timed_in_c(), IN_C), ""
     except Refused as refusal:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import os
 import subprocess
 import sys
 from asyncio import Handle
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import taskwatt
+import taskwatt_celery.carriers
+import taskwatt_fast
 from taskwatt_asyncio import carriers
 from tests.support.loops import measured
 
@@ -45,8 +52,77 @@ def test_without_it_python_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_where_its_compiled_part_is_missing_python_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "taskwatt_fast._carrier", None)
-    monkeypatch.delattr("taskwatt_fast._carrier", raising=False)
-    assert "was not taken: its compiled part cannot be loaded" in chosen(tmp_path)
+    assert chosen(tmp_path) == f"{carriers.IN_PYTHON} (the accelerator was not taken: it is not built)"
+
+
+def test_one_of_another_version_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskwatt_fast.__version__", "0.0.9")
+    monkeypatch.setattr("taskwatt.__version__", "0.0.10")
+    reason = "the accelerator, taskwatt-fast, is 0.0.9 and this is taskwatt 0.0.10"
+    assert chosen(tmp_path) == f"{carriers.IN_PYTHON} ({reason})"
+
+
+def test_both_distributions_are_of_one_version() -> None:
+    assert taskwatt_fast.__version__ == taskwatt.__version__
+    try:
+        installed = version("taskwatt-fast")
+    except PackageNotFoundError:  # where there is no compiler
+        return
+    assert installed == taskwatt_fast.__version__
+
+
+WHO_MEASURES = """
+import asyncio, json, logging, sys
+logging.basicConfig(level="INFO", format="%(message)s")
+import taskwatt
+taskwatt.instrument()
+asyncio.run(asyncio.sleep(0))
+import celery, taskwatt_asyncio.carriers, taskwatt_celery.carriers
+from taskwatt import accounts
+loaded = sorted(name for name in sys.modules if name.startswith("taskwatt_fast"))
+print(json.dumps([accounts.IN_C, taskwatt_asyncio.carriers.sentence, taskwatt_celery.carriers.sentence(), loaded]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("__version__ = '99.0'", f"is 99.0 and this is taskwatt {taskwatt.__version__}"),
+        ("", f"is of an unknown version and this is taskwatt {taskwatt.__version__}"),
+        ("raise ImportError", "is not installed"),
+    ],
+)
+def test_of_another_distribution_nothing_but_its_version_is_read(tmp_path: Path, source: str, why: str) -> None:
+    """Nothing else is in it, and all three that ask do without."""
+    package = tmp_path / "path" / "taskwatt_fast"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(source)
+    environ = {name: value for name, value in os.environ.items() if name != "TASKWATT_ACCELERATOR"}
+    environ |= {"PYTHONPATH": str(package.parent), "TASKWATT_DIR": str(tmp_path / "taskwatt")}
+    done = subprocess.run(
+        [sys.executable, "-c", WHO_MEASURES], env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    reason = f"the accelerator, taskwatt-fast, {why}"
+    loops, tasks = f"{carriers.IN_PYTHON} ({reason})", f"{taskwatt_celery.carriers.IN_PYTHON} ({reason})"
+    loaded = [] if source.startswith("raise") else ["taskwatt_fast"]
+    assert json.loads(done.stdout) == [False, loops, tasks, loaded]
+    assert done.stderr == f"taskwatt measures the steps of event loops with {loops}\n"
+
+
+def test_a_compiled_part_that_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taskwatt_fast import Refused
+    from taskwatt_fast.compiled import loaded
+
+    (tmp_path / f"damaged{EXTENSION_SUFFIXES[0]}").write_bytes(b"no machine code")
+    (tmp_path / "incomplete.py").write_text("import nowhere_to_be_found")
+    monkeypatch.syspath_prepend(tmp_path)
+    said: list[str] = []
+    for part in ("damaged", "incomplete"):
+        with pytest.raises(Refused) as refused:
+            loaded(part)
+        said.append(str(refused.value))
+    assert said[0].startswith(f"its compiled part cannot be loaded: {tmp_path}")
+    assert said[1] == "its compiled part cannot be loaded: No module named 'nowhere_to_be_found'"
 
 
 @pytest.mark.parametrize(
