@@ -87,7 +87,7 @@ $(PEERS)/.installed: benchmarks/peers.py constraints.txt | $(VENV)/.dev
 	BENCH_PEERS=$(PEERS) $(BIN)/python -m benchmarks.peers
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/.python $(VENV)/.fast pyproject.toml constraints.txt
 	$(INSTALL) -e '.[demo]'
 	touch $@
 
