@@ -16,7 +16,9 @@ from tests.support.server import Server
 from tests.support.turns import Turns
 from tests.support.worker import Worker
 
-WAITING = frozenset({"activation", "asyncio_delivery", "delivery", "loss", "web"})
+WAITING = frozenset(
+    {"activation", "agent", "aiomonitor", "asyncio_delivery", "delivery", "harm", "loss", "process_class", "web"}
+)
 """Folders whose tests start processes of their own and then mostly wait for them."""
 
 TURNS = pytest.StashKey[Turns]()
@@ -43,11 +45,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that run alone first, one after the other: each change to and from them is a wait for the longest test."""
+    items.sort(key=lambda item: not alone(item))
+
+
+def alone(item: pytest.Item | None) -> bool:
+    return item is not None and item.get_closest_marker("alone") is not None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """Around a test with all its fixtures, those of its module too."""
     turns = item.config.stash.get(TURNS, None)
-    with turns.taken(alone=item.get_closest_marker("alone") is not None) if turns else nullcontext():
+    with turns.taken(alone=alone(item), alone_next=alone(nextitem)) if turns else nullcontext():
         return (yield)
 
 

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
+from typing import NamedTuple
 
 import pytest
 
-from tests.support.processes import wait_for
+from tests.support.brokers import RedisServer
+from tests.support.processes import at_once, wait_for
 from tests.support.receiver import Receiver
 from tests.support.worker import Worker
 
 SHORT, FETCHES = 7, 3
 LONG = 100
+TOTAL = SHORT * FETCHES + LONG
+POOLS = ("prefork", "solo")
 
 
-@pytest.mark.parametrize("pool", ["prefork", "solo"])
-def test_what_a_loop_counts_in_a_task_is_told_and_its_cpu_is_the_attempt_s(
-    start_worker: Callable[..., Worker], receiver: Receiver, pool: str
-) -> None:
-    worker = start_worker(
-        app="tests.asyncio_delivery.celery_app",
-        options=("--concurrency", "1", "--pool", pool),
-        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
-        OTEL_METRIC_EXPORT_INTERVAL="1000",
-    )
+class Told(NamedTuple):
+    cpu: dict[str, float]
+    """Useful business of task types, in seconds."""
+    loop: str
+    exit_code: int
+    warnings: list[str]
+
+
+@pytest.fixture(scope="module")
+def told(broker: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
+    """What arrives from a worker with each pool, while the long loop runs and at its end."""
+
+    def run(pool: str) -> Told:
+        receiver = Receiver()
+        with ExitStack() as stack:
+            receiver.start()
+            stack.callback(receiver.stop)
+            worker = Worker(
+                f"redis://127.0.0.1:{broker.port}/{POOLS.index(pool)}",
+                tmp_path_factory.mktemp(pool),
+                app="tests.asyncio_delivery.celery_app",
+                options=("--concurrency", "1", "--pool", pool),
+                OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+                OTEL_METRIC_EXPORT_INTERVAL="1000",
+            )
+            return measured(stack.enter_context(worker), receiver)
+
+    return dict(zip(POOLS, at_once(run, POOLS), strict=True))
+
+
+def measured(worker: Worker, receiver: Receiver) -> Told:
     for _ in range(SHORT):
         worker.send("run", FETCHES)
     worker.send("run", LONG)
@@ -32,9 +57,8 @@ def test_what_a_loop_counts_in_a_task_is_told_and_its_cpu_is_the_attempt_s(
     def steps() -> float:
         return receiver.total("asyncio.task.steps", taskwatt__task__name=name)
 
-    total = SHORT * FETCHES + LONG
-    wait_for(lambda: 0 < steps() < total, 60, "what the long loop counts while it runs")
-    wait_for(lambda: steps() == 2 * total, 60, "all steps")
+    wait_for(lambda: 0 < steps() < TOTAL, 60, "what the long loop counts while it runs")
+    wait_for(lambda: steps() == 2 * TOTAL, 60, "all steps")
     wait_for(lambda: receiver.total("celery.task.attempts") == SHORT + 1, 60, "all attempts")
     cpu = {
         str(point.attributes["taskwatt.task.name"]): point.value
@@ -43,8 +67,11 @@ def test_what_a_loop_counts_in_a_task_is_told_and_its_cpu_is_the_attempt_s(
         and point.attributes["taskwatt.task.outcome"] == "useful"
         and point.attributes["taskwatt.cpu.activity"] == "business"
     }
-    assert list(cpu) == ["tests.run"]
-    assert cpu["tests.run"] == pytest.approx(0.02 * total, rel=0.15)
-    assert worker.document()["loops"][0]["name"] == "MainThread"
-    assert worker.end() == 0
-    assert worker.warnings == []
+    loop = worker.document()["loops"][0]["name"]
+    return Told(cpu, loop, worker.end(), worker.warnings)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_a_loop_counts_in_a_task_is_told_and_its_cpu_is_the_attempt_s(told: dict[str, Told], pool: str) -> None:
+    found = told[pool]
+    assert found == Told({"tests.run": pytest.approx(0.02 * TOTAL, rel=0.15)}, "MainThread", 0, [])

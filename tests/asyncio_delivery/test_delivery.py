@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.processes import free_port, wait_for
+from tests.support.processes import at_once, free_port, wait_for
 from tests.support.program import Program, answers
 from tests.support.receiver import Receiver
 
@@ -72,39 +73,65 @@ def test_a_server_is_measured_delivered_and_shown(
     assert program.agents == []
 
 
+INCIDENT = "taskwatt.finding loop_blocked"
+
+
+class Blocked(NamedTuple):
+    told: list[tuple[str, Mapping[str, Any]]]
+    """Names and attributes of the spans of the incident and of its stalls."""
+    findings: list[tuple[str, str]]
+    """Verdict and task of what the triage says of the loop."""
+
+
+@pytest.fixture(scope="module")
+def blocked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Blocked]:
+    """What is told of each server, while one of its routes blocks the loop."""
+
+    def run(server: str) -> Blocked:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        asked = count()
+        receiver = Receiver()
+
+        def opened() -> bool:
+            assert answers(f"{url}/blocking/{next(asked)}")
+            return bool(receiver.named(INCIDENT))
+
+        with ExitStack() as stack:
+            receiver.start()
+            stack.callback(receiver.stop)
+            program = started(stack, receiver, tmp_path_factory.mktemp("blocked"), *servers(port)[server])
+            program.serves(f"{url}/items/0")
+            wait_for(opened, 60, "the incident of a blocked loop")
+            wait_for(lambda: receiver.named("asyncio.stall"), 30, "its stalls")
+            stalls = [
+                one for one in receiver.named("asyncio.stall") if one.attributes["taskwatt.stall.duration"] >= 0.3
+            ]
+            told = [(one.name, one.attributes) for one in (*receiver.named(INCIDENT), *stalls)]
+            findings = [one for one in program.document()["findings"] if one["cause"] == "loop_blocked"]
+            return Blocked(told, [(one["verdict"], one["task"]) for one in findings])
+
+    return dict(zip(servers(0), at_once(run, servers(0)), strict=True))
+
+
 @pytest.mark.parametrize("server", servers(0))
 def test_a_route_that_blocks_the_loop_gives_the_stalls_and_the_incident_its_name(
-    server: str, stack: ExitStack, receiver: Receiver, tmp_path: Path
+    server: str, blocked: dict[str, Blocked]
 ) -> None:
-    port = free_port()
-    program = started(stack, receiver, tmp_path, *servers(port)[server])
-    url = f"http://127.0.0.1:{port}"
-    program.serves(f"{url}/items/0")
-    incident = "taskwatt.finding loop_blocked"
-    asked = count()
-
-    def opened() -> bool:
-        assert answers(f"{url}/blocking/{next(asked)}")
-        return bool(receiver.named(incident))
-
-    wait_for(opened, 60, "the incident of a blocked loop")
-    wait_for(lambda: receiver.named("asyncio.stall"), 30, "its stalls")
-    stalls = [one for one in receiver.named("asyncio.stall") if one.attributes["taskwatt.stall.duration"] >= 0.3]
-    named = [(one.name, one.attributes) for one in (*receiver.named(incident), *stalls)]
-    assert {(name, tags["taskwatt.task.name"]) for name, tags in named} == {
-        (incident, "GET /blocking/{number}"),
+    found = blocked[server]
+    assert {(name, tags["taskwatt.task.name"]) for name, tags in found.told} == {
+        (INCIDENT, "GET /blocking/{number}"),
         ("asyncio.stall", "GET /blocking/{number}"),
     }
     # A stall in which nobody had a CPU to look at it has no line.
-    assert {tags["code.function.name"] for _, tags in named if "code.function.name" in tags} == {"blocking"}
-    (finding,) = [one for one in program.document()["findings"] if one["cause"] == "loop_blocked"]
-    assert (finding["verdict"], finding["task"]) == ("found", "GET /blocking/{number}")
+    assert {tags["code.function.name"] for _, tags in found.told if "code.function.name" in tags} == {"blocking"}
+    assert found.findings == [("found", "GET /blocking/{number}")]
 
 
 def test_a_plain_script_is_measured_delivered_and_leaves_nothing(
     stack: ExitStack, receiver: Receiver, tmp_path: Path
 ) -> None:
-    program = started(stack, receiver, tmp_path, "-m", "tests.asyncio_delivery.script", "12")
+    program = started(stack, receiver, tmp_path, "-m", "tests.asyncio_delivery.script", "7")
     shown = []
 
     def rows() -> set[str]:

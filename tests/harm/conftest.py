@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -48,9 +47,3 @@ def starter(broker: RedisServer, folders: pytest.TempPathFactory, running: ExitS
 
 
 _databases = itertools.cycle(range(16))
-
-
-def at_once(function: Callable[..., Any], items: Iterable[Any], *, at_a_time: int = 4) -> list[Any]:
-    """`function` of every item, some at a time: most of what workers under test do is to wait."""
-    with ThreadPoolExecutor(at_a_time) as threads:
-        return list(threads.map(function, items))

@@ -9,8 +9,8 @@ import pytest
 from billiard.exceptions import WorkerLostError
 
 from tests.harm.breakage import PARTS
-from tests.harm.conftest import StartWorker, at_once
-from tests.support.processes import wait_for
+from tests.harm.conftest import StartWorker
+from tests.support.processes import at_once, wait_for
 from tests.support.receiver import Receiver
 from tests.support.worker import Worker
 

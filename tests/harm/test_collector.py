@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.harm.conftest import StartWorker, at_once
-from tests.support.processes import free_port, wait_for
+from tests.harm.conftest import StartWorker
+from tests.support.processes import at_once, free_port, wait_for
 
 NOBODY = f"http://127.0.0.1:{free_port()}"
 

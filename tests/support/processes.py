@@ -7,8 +7,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -39,6 +44,12 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str =
         if time.monotonic() > until:
             raise AssertionError(f"{what} did not come true within {seconds:g} s")
         time.sleep(0.05)
+
+
+def at_once(function: Callable[[T], R], items: Iterable[T], *, at_a_time: int = 4) -> list[R]:
+    """`function` of every item, some at a time: most of what programs under test do is to wait."""
+    with ThreadPoolExecutor(at_a_time) as threads:
+        return list(threads.map(function, items))
 
 
 def stop(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> int:
