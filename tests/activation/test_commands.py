@@ -52,7 +52,32 @@ def test_a_healthy_installation_is_exit_code_0(environment: Environment, tmp_pat
     assert (done.returncode, done.stderr) == (0, "")
     for expected in ("the agent is switched on", "taskwatt_autostart.pth", f"directory {tmp_path}", "can be reached"):
         assert expected in done.stdout
+    found = [line.split() for line in done.stdout.splitlines() if " integration " in line]
+    assert {(words[0], words[2], words[4]) for words in found} == {
+        ("ok", "taskwatt.export.span_cpu", "opentelemetry.sdk.trace"),
+        ("ok", "taskwatt_aiomonitor", "aiomonitor"),
+        ("ok", "taskwatt_asyncio", "asyncio"),
+        ("ok", "taskwatt_celery", "celery"),
+        ("ok", "taskwatt_web.aiohttp_routes", "aiohttp"),
+        ("ok", "taskwatt_web.django_routes", "Django"),
+        ("ok", "taskwatt_web.starlette_routes", "starlette"),
+        ("ok", "taskwatt_web.uvicorn_exit", "uvicorn"),
+        ("ok", "taskwatt_web.wsgi", "gunicorn"),
+    }
     assert "WRONG" not in done.stdout
+
+
+def test_doctor_says_what_an_integration_waits_for(environment: Environment, tmp_path: Path) -> None:
+    metadata = tmp_path / "their_integration-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-integration\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[taskwatt.integrations]\nhere.below = first\nnowhere_to_be_found.below = second\n"
+    )
+    (tmp_path / "here.py").write_text("raise RuntimeError('doctor imports nothing of the user')\n")
+    done = taskwatt(environment, "doctor", TASKWATT_DIR=str(tmp_path / "taskwatt"), PYTHONPATH=str(tmp_path))
+    assert "ok    integration first for here.below\n" in done.stdout
+    assert "      integration second waits for nowhere_to_be_found, which is not installed here\n" in done.stdout
 
 
 def test_doctor_names_each_thing_that_is_wrong_and_exits_with_1(environment: Environment, tmp_path: Path) -> None:

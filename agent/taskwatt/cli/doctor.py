@@ -15,7 +15,8 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points, packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -103,11 +104,18 @@ def _start_up_file() -> Line:
 
 
 def _integrations() -> Iterator[Line]:
+    """An entry point is named after the module it waits for. Its first part says whose that is, and is not imported."""
+    distributions = packages_distributions()
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        try:
-            yield Line(True, f"integration {point.value} for {point.name} {version(point.name)}")
-        except PackageNotFoundError:
-            yield Line(None, f"integration {point.value} waits for {point.name}, which is not installed here")
+        package = point.name.partition(".")[0]
+        owners = set(distributions.get(package, ()))
+        if len(owners) == 1:
+            owner = owners.pop()
+            yield Line(True, f"integration {point.value} for {owner} {version(owner)}")
+        elif find_spec(package) is not None:
+            yield Line(True, f"integration {point.value} for {point.name}")
+        else:
+            yield Line(None, f"integration {point.value} waits for {package}, which is not installed here")
 
 
 def _directory(settings: Settings) -> Line:
