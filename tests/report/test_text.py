@@ -146,6 +146,16 @@ def test_a_hot_task_without_a_finding_has_its_line_in_the_ledger(storm: dict[str
     assert "  at render  shop/mail.py:7 (50% of 24 samples)" in render(storm, color=False, width=100).splitlines()
 
 
+def test_a_line_of_code_in_a_deep_folder_is_told_with_its_number(storm: dict[str, Any]) -> None:
+    file = "/srv/" + "deep/" * 20 + "mail.py"
+    seen = {"function": "render", "file": file, "line": 7, "share": 0.5, "samples": 24, "missing": None}
+    storm["ledger"]["code"].append({"task": "shop.mail", **seen})
+    lines = render(storm, color=False, width=100).splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("  at render"))
+    assert "".join(line.strip() for line in lines[first : first + 2]) == f"at render  {file}:7 (50% of 24 samples)"
+    assert max(map(len, lines)) <= 100
+
+
 def test_a_line_that_was_looked_for_in_vain_is_said_with_the_reason(storm: dict[str, Any]) -> None:
     seen = {"function": None, "file": None, "line": None, "share": None, "samples": 0, "missing": "no ptrace here"}
     storm["ledger"]["code"].append({"task": "shop.mail", **seen})

@@ -81,7 +81,7 @@ def _loop(one: Mapping[str, Any], name: int, paint: Paint, width: int) -> list[s
     if worst is not None:
         where = f" at {_code(worst['code'])}" if worst["code"] else ""
         task = f" in {worst['task']}" if worst["task"] else ""
-        lines.append(plain(f"  longest: {_time(worst['duration_s'])}{task}{where}")[:width])
+        lines += wrapped(f"  longest: {_time(worst['duration_s'])}{task}{where}", width, indent="    ")
     return lines
 
 

@@ -96,7 +96,7 @@ def render(document: Document, *, color: bool, width: int) -> str:
 
 
 def header(document: Document, paint: Paint, width: int) -> list[str]:
-    """One line: what was looked at, for how long, and how busy it was."""
+    """What was looked at, for how long, and how busy it was: one line where it fits."""
     sums, processes = document["ledger"], document["processes"]
     alive = sum(process["alive"] for process in processes)
     ended = len(processes) - alive
@@ -107,7 +107,8 @@ def header(document: Document, paint: Paint, width: int) -> list[str]:
         f"{sums['wasted_cores']:.2f} wasted",
         f"last {document['window_s']:.0f} s" + (" before the end" if ended and not alive else ""),
     ]
-    return [paint("bold", "taskwatt") + paint("dim", plain(" · " + " · ".join(parts))[: width - 8])]
+    first, *rest = wrapped(" · ".join(["taskwatt", *parts]), width, indent="  ")
+    return [paint("bold", first[:8]) + paint("dim", first[8:]), *(paint("dim", line) for line in rest)]
 
 
 def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]:
@@ -133,7 +134,7 @@ def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]
     for (task, outcome), cores in ranked[:most]:
         lines.append(_ledger_line(task or "(no task)", outcome, cores, total, name, bar, paint))
         if task in code:
-            lines.append(paint("dim", plain(f"  at {_hot_code(code.pop(task))}")[:width]))
+            lines += [paint("dim", line) for line in wrapped(f"  at {_hot_code(code.pop(task))}", width, "     ")]
     rest = sum(cores for _, cores in ranked[most:])
     if rest:
         lines.append(_ledger_line(f"({len(ranked) - most} more)", "", rest, total, name, bar, paint))
