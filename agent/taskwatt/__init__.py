@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 
+from taskwatt._version import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 __all__ = ["__version__", "instrument", "label", "uninstrument"]
-
-__version__ = "0.1.0"
 
 
 def instrument() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-import taskwatt
+from taskwatt._version import __version__
 from taskwatt.settings import refuses_accelerator
 
 
@@ -22,6 +22,6 @@ def unusable() -> str:
     except ImportError:
         return "the accelerator, taskwatt-fast, is not installed"
     version = getattr(taskwatt_fast, "__version__", "of an unknown version")
-    if version != taskwatt.__version__:
-        return f"the accelerator, taskwatt-fast, is {version} and this is taskwatt {taskwatt.__version__}"
+    if version != __version__:
+        return f"the accelerator, taskwatt-fast, is {version} and this is taskwatt {__version__}"
     return ""

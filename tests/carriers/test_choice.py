@@ -57,7 +57,7 @@ def test_where_its_compiled_part_is_missing_python_measures(tmp_path: Path, monk
 
 def test_one_of_another_version_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskwatt_fast.__version__", "0.0.9")
-    monkeypatch.setattr("taskwatt.__version__", "0.0.10")
+    monkeypatch.setattr("taskwatt.accelerator.__version__", "0.0.10")
     reason = "the accelerator, taskwatt-fast, is 0.0.9 and this is taskwatt 0.0.10"
     assert chosen(tmp_path) == f"{carriers.IN_PYTHON} ({reason})"
 
