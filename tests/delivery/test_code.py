@@ -29,12 +29,12 @@ def test_the_line_of_attempts_that_are_short_is_in_triage_and_on_spans(
 ) -> None:
     worker = start_worker(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
 
-    def hot() -> dict[str, Any]:
+    def looked() -> dict[str, Any]:
         for _ in range(40):  # as much as it does until it is looked at again
             worker.send("burn", 0.011)
         return hot_code(worker, "tests.burn")
 
-    wait_for(hot, 30, "a line")
+    wait_for(looked, 30, "a line")
     assert hot_code(worker, "tests.burn")["function"] == "burn_for"
     worker.send("burn", 0.13)
 
