@@ -195,8 +195,9 @@ int add_requests(PyObject *module); /* first */
 int add_exchanges(PyObject *module);
 int add_routes(PyObject *module);
 
-/* files.c */
+/* files.c, dozing.c */
 int add_files(PyObject *module);
+int add_dozing(PyObject *module);
 
 /* figures.c */
 Figures *figures_of_callback(PyObject *callback, PyObject *handle);

@@ -176,7 +176,7 @@ execute(PyObject *module)
         watched = true; /* cannot be taken back; does nothing where no clock is attached */
     }
     if (add_accounts(module) < 0 || add_requests(module) < 0 || add_exchanges(module) < 0 || add_routes(module) < 0
-        || add_files(module) < 0) {
+        || add_files(module) < 0 || add_dozing(module) < 0) {
         return -1;
     }
     return PyModule_AddObjectRef(module, "Figures", (PyObject *)&FiguresType) < 0

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 from taskwatt import procfs
+from taskwatt_asyncio.dozing import Resting, says_events
 
 LINUX: Final = sys.platform.startswith("linux")
 _PER_THREAD: Final = 0b110
@@ -95,8 +96,11 @@ class ThreadReader:
 
         Blocking clients wait in `poll` and `select`.
         """
-        where = self._text(self._waits_in)
-        return b"epoll" in where or b"ep_poll" in where  # the name differs from kernel to kernel
+        return says_events(self._text(self._waits_in))
+
+    def resting(self) -> Resting:
+        """For `doze`, of a thread that was seen to wait for events."""
+        return self._waits_in, -1 if self.clock is None else self.clock
 
     def _text(self, descriptor: int) -> bytes:
         text = _text(descriptor)

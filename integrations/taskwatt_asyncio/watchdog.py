@@ -3,7 +3,7 @@
 It wakes up every 80 ms: rarely enough to cost little (100-150 us a waking, most of it the kernel's), often enough to
 meet every step that holds its loop for 100 ms. A step that lasts 30 ms is looked at, and again every 10 ms, ever more
 rarely in a long one. Where all loops have been waiting for a while it sleeps ten times as long, or until one of them
-has something to do, which that one says by itself.
+has something to do, which that one says by itself, or, on uvloop, is seen (dozing.py).
 
 A call in C that keeps the interpreter (a catastrophic regex) keeps this thread from looking, too. But it has asked for
 the interpreter by then, and Python hands it over where that call returns, before the next line runs: the look that
@@ -32,6 +32,7 @@ from taskwatt.accounts import row_in
 from taskwatt.runtime import runtime
 from taskwatt.segments import layout
 from taskwatt_asyncio import loops
+from taskwatt_asyncio.dozing import doze
 from taskwatt_asyncio.interpreter import InterpreterWatch
 from taskwatt_asyncio.loops import LoopThread
 from taskwatt_asyncio.readings import Reading, ThreadReader
@@ -107,6 +108,10 @@ class _Watched:
         """The one before is kept: this thread often gets the interpreter just when a step ends, and before it tells."""
         self.rested_cpu_s = math.nan
         """Of its thread, when its timer was first seen resting; NaN while that runs."""
+
+    def rests(self) -> bool:
+        """Did its timer rest when this was last visited, and its thread wait? A doze sees when it no longer does."""
+        return not math.isnan(self.rested_cpu_s)
 
 
 class Watchdog:
@@ -240,19 +245,35 @@ class Watchdog:
             wait_s = min(wait_s, self._visit_all(now))
             if wait_s >= TICK_S and self._may_sleep(now):
                 wait_s = SLEEP_S
-            asked = perf_counter()
-            roused = gate.acquire(timeout=wait_s)
-            now = perf_counter()
+            late_s, roused = self._wait(gate, wait_s)
             if roused and self._thread is not threading.current_thread():
                 return
+            now = perf_counter()
             self._asleep = False
-            late_s = now - (max(asked, self._roused_at) if roused else asked + wait_s)
             # Before anything else: reading a file gives the interpreter away, and a step that kept it ends.
             looked = self._look(now, late_s)
             late_s = self.interpreter.probed(now, late_s, counts=not roused)
             for step in looked if self._looked_at == now else ():
                 step.sightings.waited(late_s)
             wait_s = TICK_S
+
+    def _wait(self, gate: threading.Lock, wait_s: float) -> tuple[float, bool]:
+        """How late it woke up; did another thread wake it?"""
+        asked = perf_counter()
+        if self._asleep:
+            resting = tuple(one.reader.resting() for one in list(self._watched.values()) if one.rests())
+            late_s = doze(gate.acquire, wait_s, TICK_S if resting else wait_s, resting, self._waited)
+        else:
+            late_s = None if gate.acquire(timeout=wait_s) else perf_counter() - asked - wait_s
+        if late_s is None:
+            return perf_counter() - max(asked, self._roused_at), True
+        return late_s, False
+
+    def _waited(self, now: float) -> None:
+        for one in list(self._watched.values()):
+            resting = one.thread.resting
+            if resting is not None and one.rests():
+                resting.waited(now)
 
     def _returned(self) -> None:
         """Of a call that gave the interpreter to others: who kept it is looked at as after a sleep."""
@@ -291,12 +312,13 @@ class Watchdog:
         return looked
 
     def _may_sleep(self, now: float) -> bool:
-        """Does every loop wait, and will wake this thread when it has something to do?"""
+        """Does every loop wait, and will wake this thread, or be seen, when it has something to do?"""
         if not self.interpreter.used_cpus < QUIET_CPUS:
             return False
         self._asleep = True  # from here on whoever starts says so
-        waiting = {thread: thread.idle_since for thread in list(loops.running.values())}
-        if waiting and all(since and now - since > WAITING_S for since in waiting.values()):
+        running = list(loops.running.values())
+        waiting = {thread: thread.idle_since for thread in running if not self._rests(thread)}
+        if running and all(since and now - since > WAITING_S for since in waiting.values()):
             for thread in waiting:
                 thread.rouse = self._rouse
             # One that has gone on meanwhile may not have seen it.
@@ -304,6 +326,10 @@ class Watchdog:
         else:
             self._asleep = False
         return self._asleep
+
+    def _rests(self, thread: LoopThread) -> bool:
+        watched = self._watched.get(thread.ident)
+        return watched is not None and watched.thread is thread and watched.rests()
 
     def _rouse(self) -> None:
         """On the thread of a loop that goes on, or starts."""
@@ -346,6 +372,7 @@ class Watchdog:
             if watched.thread.kind == "uvloop":
                 _guard(watched, now, reading.cpu_s)
             return TICK_S
+        watched.rested_cpu_s = math.nan
         if step.looked >= now:
             asleep = watched.reader.asleep()
             if asleep is not None and _began(watched.thread, now) == step.began:

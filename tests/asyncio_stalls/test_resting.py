@@ -11,6 +11,7 @@ import uvloop
 
 from taskwatt.observations import LoopTally
 from taskwatt_asyncio import loops
+from taskwatt_asyncio.loops import LoopThread, Rest
 from taskwatt_asyncio.stalls import watchdog
 from taskwatt_asyncio.tallying import tallies
 from taskwatt_asyncio.uvloop_loops import IDLE_PERIOD_S
@@ -91,6 +92,23 @@ def test_a_step_that_blocks_a_loop_that_has_waited_for_long_is_busy_time_and_lag
         assert 0.4 < after.busy_s - before.busy_s < 0.7
         assert sum(after.delay[8:]) - sum(before.delay[8:]) > 0.2
         assert [(one.cause, one.duration_s > 0.4) for one in told()] == [("blocking", True)]
+
+
+def test_a_loop_that_ends_while_the_watchdog_tells_what_it_saw_is_left_alone(told: Told) -> None:
+    def met() -> tuple[LoopThread, Rest]:
+        until_it_rests()
+        (thread,) = loops.running.values()
+        assert thread.resting is not None
+        return thread, thread.resting
+
+    async def main() -> tuple[LoopThread, Rest]:
+        return await asyncio.to_thread(met)
+
+    for tell in (Rest.waited, Rest.resume):
+        thread, resting = uvloop.run(main())
+        idle_s = thread.figures.idle_s
+        getattr(resting, tell.__name__)(time.perf_counter())
+        assert (thread.figures.idle_s, thread.due, thread.resting) == (idle_s, 0.0, None)
 
 
 def test_a_loop_that_is_let_go_while_it_rests_goes_on(told: Told) -> None:

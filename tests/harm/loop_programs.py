@@ -25,6 +25,9 @@ from typing import Any
 
 NUMBER: contextvars.ContextVar[int] = contextvars.ContextVar("NUMBER", default=0)
 
+LONG_S = 1.5
+"""So long a wait, and nothing wakes up for it any more."""
+
 
 def show(*what: object) -> None:
     print(*what, flush=True)
@@ -373,6 +376,24 @@ async def forked() -> None:
     show("ended with", os.waitstatus_to_exitcode(status), await asyncio.sleep(0, 4))
 
 
+async def forked_while_it_waits() -> None:
+    """A process forked by a thread, while the loop has waited for a while, runs a loop of its own."""
+
+    def fork() -> int:
+        time.sleep(LONG_S)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                show("in the child:", asyncio.new_event_loop().run_until_complete(asyncio.sleep(LONG_S, 3)))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(3)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    show("ended with", await asyncio.to_thread(fork), await asyncio.sleep(LONG_S, 4))
+
+
 async def threads() -> None:
     """Loops in threads, calls from one to the other."""
     loop = asyncio.get_running_loop()
@@ -431,6 +452,14 @@ async def uncaught() -> None:
     await fail()
 
 
+def never_stopped(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The program ends while a loop waits in a thread that is not waited for."""
+    thread = threading.Thread(target=factory().run_forever, daemon=True)
+    thread.start()
+    time.sleep(LONG_S)
+    show("ended")
+
+
 def never_closed(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     warnings.simplefilter("always")
     loop = factory()
@@ -456,6 +485,7 @@ COROUTINES: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         closed_in_a_step,
         debugger,
         forked,
+        forked_while_it_waits,
         threads,
         debug_mode,
         interrupted,
@@ -464,7 +494,8 @@ COROUTINES: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         uncaught,
     )
 }
-PROGRAMS = (*COROUTINES, never_closed.__name__)
+FUNCTIONS = {one.__name__: one for one in (never_stopped, never_closed)}
+PROGRAMS = (*COROUTINES, *FUNCTIONS)
 
 
 def main(name: str, kind: str) -> None:
@@ -473,8 +504,8 @@ def main(name: str, kind: str) -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
-    if name == never_closed.__name__:
-        never_closed(factory)
+    if name in FUNCTIONS:
+        FUNCTIONS[name](factory)
         return
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(COROUTINES[name]())
