@@ -7,6 +7,7 @@ then it is the frame that the framework called into.
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from collections.abc import Iterable
@@ -20,6 +21,17 @@ _OWN: Final = str(Path(__file__).resolve().parent) + "/"
 _ENTRY: Final = "/celery/app/trace.py"
 """Everything outside of it is how the worker got there."""
 _MAX_DEPTH: Final = 300
+_FOLDERS: Final = {
+    "installed_base": sys.base_prefix,
+    "installed_platbase": sys.base_exec_prefix,
+    "base": sys.prefix,
+    "platbase": sys.exec_prefix,
+    "platlibdir": sys.platlibdir,
+    "implementation_lower": "python",
+    "py_version_short": f"{sys.version_info[0]}.{sys.version_info[1]}",
+    "abi_thread": "t" if "t" in getattr(sys, "abiflags", "") else "",
+}
+"""What stands in the names of these folders."""
 
 
 class Line(NamedTuple):
@@ -84,10 +96,18 @@ def _package(file: str) -> str:
 @lru_cache(maxsize=1)
 def _library_folders() -> tuple[str, ...]:
     """The standard library and the folder of console scripts; not sys.prefix: images keep applications below it."""
-    paths = sysconfig.get_paths()
-    folders = {paths.get(name, "") for name in ("stdlib", "platstdlib", "scripts")}
+    folders = {_folder(name) for name in ("stdlib", "platstdlib", "scripts")}
     resolved = {str(Path(folder).resolve()) for folder in folders if folder}
     return tuple(sorted(folder + "/" for folder in (folders | resolved) if folder))
+
+
+def _folder(name: str) -> str:
+    """One of `sysconfig.get_paths()`, which loads all that is known of how Python was built."""
+    template = sysconfig.get_paths(expand=False).get(name, "")
+    try:
+        return os.path.normpath(template.format_map(_FOLDERS))
+    except (KeyError, ValueError):  # a way to lay out an installation that is not known here
+        return sysconfig.get_path(name)
 
 
 def _own_folders() -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import sysconfig
 
 import pytest
@@ -71,3 +73,17 @@ def test_an_empty_stack_has_no_line() -> None:
 )
 def test_user_code_is_what_is_neither_installed_nor_the_library_s(file: str, user: bool) -> None:
     assert is_user_code(file) is user
+
+
+def test_the_library_s_folders_are_those_that_sysconfig_knows_without_loading_what_it_loads() -> None:
+    names = ("stdlib", "platstdlib", "scripts")
+    program = f"""
+import sys
+from taskwatt import code_site
+found = [code_site._folder(name) for name in {names}]
+print([name for name in sys.modules if name.startswith("_sysconfigdata")])
+import sysconfig
+print(found == [sysconfig.get_path(name) for name in {names}])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\nTrue\n"

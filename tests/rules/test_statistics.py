@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 
-from taskwatt.rules.statistics import confidence, growth_at_most, percentile, steps, wilson_lower
+from taskwatt.rules.statistics import confidence, growth_at_most, median, percentile, steps, wilson_lower
 from taskwatt.windows import HostWindow, TaskWindow, Window
 
 
@@ -33,6 +34,12 @@ def test_growth_is_the_upper_bound_of_the_geometric_mean_of_the_steps() -> None:
     assert growth_at_most([2.0, 2.0, 2.0]) == pytest.approx(2.0)
     assert growth_at_most([2.0, 0.5]) == pytest.approx(2.0**1.96)
     assert growth_at_most([2.0, 0.5] * 50) == pytest.approx(2.0 ** (1.96 / 99**0.5))
+
+
+def test_the_median_is_the_standard_library_s() -> None:
+    samples = ([3.0], [5.0, 1.0], [9.0, 1.0, 4.0], [8.0, 1.0, 2.0, 5.0])
+    assert [median(one) for one in samples] == [statistics.median(one) for one in samples]
+    assert median(()) == 0.0
 
 
 def test_a_percentile_is_an_observed_value() -> None:

@@ -6,8 +6,6 @@ so it is not counted, although it failed as well.
 
 from __future__ import annotations
 
-from statistics import median
-
 from taskwatt.observations import ProcessClass
 from taskwatt.rules.finding import (
     NOTICEABLE_CORES,
@@ -19,7 +17,7 @@ from taskwatt.rules.finding import (
     not_enough_data,
     seen_at,
 )
-from taskwatt.rules.statistics import confidence, growth_at_most, percentile, steps, wilson_lower
+from taskwatt.rules.statistics import confidence, growth_at_most, median, percentile, steps, wilson_lower
 from taskwatt.windows import TaskWindow, Window
 
 CAUSE = "retry_storm"

@@ -52,6 +52,15 @@ def growth_at_most(ratios: Sequence[float]) -> float:
     return math.exp(mean + Z_95 * math.sqrt(variance / len(logs)))
 
 
+def median(sample: Iterable[float]) -> float:
+    """As `statistics` has it, which loads decimal arithmetic and fractions for it; 0.0 for an empty sample."""
+    ordered = sorted(sample)
+    half = len(ordered) // 2
+    if not ordered:
+        return 0.0
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
 def percentile(sample: Iterable[float], share: float) -> float:
     """Nearest-rank percentile; 0.0 for an empty sample."""
     ordered = sorted(sample)
