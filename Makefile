@@ -57,7 +57,7 @@ sanitize: $(VENV)/.dev
 	rm -rf agent/taskwatt_fast/build agent/taskwatt_fast/*.egg-info
 	PYTHONPATH=$(SANITIZED) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
-	$(BIN)/python -m pytest tests/carriers tests/accounts tests/clocks/test_procfs.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/carriers tests/accounts tests/clocks/test_procfs.py tests/asyncio_stalls/test_dozing.py $(PYTEST_ARGS)
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
