@@ -15,9 +15,9 @@ from typing import Any, Final
 from taskwatt import accounts
 from taskwatt.interruption import raised_by_a_signal
 from taskwatt.observations import READY_BUCKETS
-from taskwatt_asyncio import looks, loops, selecting, types
+from taskwatt_asyncio import looks, loop_threads, selecting, types
 from taskwatt_asyncio.figures import SHORT_S, LoopFigures
-from taskwatt_asyncio.loops import LoopThread
+from taskwatt_asyncio.loop_threads import LoopThread
 from taskwatt_fast.accelerator import Accelerator, Hooks
 from taskwatt_fast.compiled import compiled
 
@@ -78,11 +78,6 @@ class CarriedThread(LoopThread):
         self.waits = waits
         super().__init__(loop, kind, figures)
 
-    def watched(self, select: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
-        long_period, unseen = self.figures.long_period, selecting.say_unseen
-        watched: Callable[..., Any] = self.waits.watch(select, ready, READY_BUCKETS, SHORT_S, long_period, unseen)
-        return watched
-
     def flush(self) -> None:
         self.waits.flush(self.figures)
 
@@ -98,7 +93,7 @@ class Accelerated:
         self._accounting = False
         self._installed = False
         hooks = Hooks(resolve=self._resolve, adopt=self._adopt, look=self._look, slow=self._slow, broken=self._broken)
-        self._accelerator = Accelerator(hooks, loops.threshold_s)
+        self._accelerator = Accelerator(hooks, loop_threads.threshold_s)
 
     def install(self) -> None:
         self._installed = True
@@ -121,9 +116,16 @@ class Accelerated:
     def thread(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures) -> LoopThread:
         return CarriedThread(loop, kind, figures, self._c.Clock(), self._c.Wait())
 
+    def watched(self, thread: LoopThread, select: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
+        if not isinstance(thread, CarriedThread):
+            return selecting.watched(thread, select, ready)
+        long_period, unseen = thread.figures.long_period, selecting.say_unseen
+        watched: Callable[..., Any] = thread.waits.watch(select, ready, READY_BUCKETS, SHORT_S, long_period, unseen)
+        return watched
+
     def enter(self, thread: LoopThread) -> None:
         if self._installed and isinstance(thread, CarriedThread):
-            self._c.set_slow(loops.threshold_s)
+            self._c.set_slow(loop_threads.threshold_s)
             self._c.attach(thread.carried)
 
     def leave(self, thread: LoopThread) -> None:  # noqa: ARG002  # the clock of this thread
@@ -155,12 +157,12 @@ class Accelerated:
         return figures if figures is not None else self._figures.setdefault(stats, self._c.Figures(stats))
 
     def _adopt(self) -> None:
-        thread = loops.here.thread
+        thread = loop_threads.here.thread
         if thread is not None:
             self.enter(thread)
 
     def _look(self, figures: Any, coroutine: Any, running: Any, woken_by: Any) -> int:
-        thread = loops.here.thread
+        thread = loop_threads.here.thread
         if thread is None:
             return _NEVER
         stats: types.CoroutineType = figures.owner
@@ -173,10 +175,10 @@ class Accelerated:
         return max(1, stats.next_look - stats.steps)
 
     def _slow(self, _: Any, figures: Any, start: float, duration_s: float, cpu_s: float) -> None:
-        thread = loops.here.thread
+        thread = loop_threads.here.thread
         if thread is not None:
             thread.figures.slow_steps += 1
-            loops.tell(loops.on_slow, thread, figures.owner.name, start, duration_s, cpu_s)
+            loop_threads.tell(loop_threads.on_slow, thread, figures.owner.name, start, duration_s, cpu_s)
 
     def _settle(self) -> None:
         if not self._accounting:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import sys
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskwatt.accelerator import unusable
-from taskwatt_asyncio import looks, steps, types
+from taskwatt_asyncio import looks, selecting, steps, types
+from taskwatt_asyncio.loop_threads import LoopThread
 
 if TYPE_CHECKING:
     from taskwatt_asyncio.figures import LoopFigures
-    from taskwatt_asyncio.loops import LoopThread
 
 log = logging.getLogger("taskwatt")
 
@@ -38,6 +38,10 @@ class Carrier(Protocol):
 
     def thread(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures) -> LoopThread:
         """What is going on in a loop that begins to run in this thread."""
+        ...
+
+    def watched(self, thread: LoopThread, select: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
+        """What stands in for the `select` of its loop's selector."""
         ...
 
     def enter(self, thread: LoopThread) -> None:
@@ -76,9 +80,10 @@ class PurePython:
         steps.uninstall()
 
     def thread(self, loop: AbstractEventLoop, kind: str, figures: LoopFigures) -> LoopThread:
-        from taskwatt_asyncio.loops import LoopThread
-
         return LoopThread(loop, kind, figures)
+
+    def watched(self, thread: LoopThread, select: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
+        return selecting.watched(thread, select, ready)
 
     def enter(self, thread: LoopThread) -> None: ...
 

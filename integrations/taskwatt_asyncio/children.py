@@ -9,8 +9,8 @@ from __future__ import annotations
 from asyncio import TimerHandle
 
 from taskwatt.runtime import TELL_EVERY_S, runtime
-from taskwatt_asyncio import loops
-from taskwatt_asyncio.loops import LoopThread
+from taskwatt_asyncio import loop_threads
+from taskwatt_asyncio.loop_threads import LoopThread
 
 _timers: dict[int, TimerHandle] = {}
 """By thread."""
@@ -18,14 +18,14 @@ _timers: dict[int, TimerHandle] = {}
 
 def install() -> None:
     """Called once, before the first loop is measured. Idempotent."""
-    if _on_start not in loops.on_start:
-        loops.on_start.append(_on_start)
-        loops.on_end.append(_on_end)
+    if _on_start not in loop_threads.on_start:
+        loop_threads.on_start.append(_on_start)
+        loop_threads.on_end.append(_on_end)
 
 
 def uninstall() -> None:
     """Loops that run now are told a last time when they end or are let go."""
-    for listeners, listener in ((loops.on_start, _on_start), (loops.on_end, _on_end)):
+    for listeners, listener in ((loop_threads.on_start, _on_start), (loop_threads.on_end, _on_end)):
         if listener in listeners:
             listeners.remove(listener)
 
@@ -40,7 +40,7 @@ def _arm(thread: LoopThread) -> None:
 
 
 def _tell(thread: LoopThread) -> None:
-    if loops.running.get(thread.ident) is thread and runtime.is_child:
+    if loop_threads.running.get(thread.ident) is thread and runtime.is_child:
         runtime.tell_tallies()
         _arm(thread)
 

@@ -12,8 +12,8 @@ import socket
 import threading
 from typing import Any, Final
 
-from taskwatt_asyncio import loops
-from taskwatt_asyncio.loops import LoopThread
+from taskwatt_asyncio import loop_threads
+from taskwatt_asyncio.loop_threads import LoopThread
 
 log = logging.getLogger("taskwatt")
 
@@ -74,13 +74,13 @@ _console = Console()
 
 def install() -> None:
     """Start a monitor with the next loop. Idempotent."""
-    if _console.watch not in loops.on_start:
-        loops.on_start.append(_console.watch)
+    if _console.watch not in loop_threads.on_start:
+        loop_threads.on_start.append(_console.watch)
 
 
 def uninstall() -> None:
-    if _console.watch in loops.on_start:
-        loops.on_start.remove(_console.watch)
+    if _console.watch in loop_threads.on_start:
+        loop_threads.on_start.remove(_console.watch)
     _console.close()
 
 

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from taskwatt.meter import hide_this_frame
-from taskwatt_asyncio import loops, types
+from taskwatt_asyncio import loop_threads, types
 
 EAGER = sys.version_info >= (3, 12)
 
@@ -38,7 +38,7 @@ def install() -> None:
 
     _dress(set_task_factory, original)
     setattr(BaseEventLoop, "set_task_factory", set_task_factory)  # noqa: B010
-    if any(getattr(thread.loop, "_task_factory", None) is not None for thread in tuple(loops.running.values())):
+    if any(getattr(thread.loop, "_task_factory", None) is not None for thread in tuple(loop_threads.running.values())):
         watch()
 
 
@@ -56,7 +56,7 @@ def watch() -> None:
         thread.inner = types.of_coroutine(coroutine)
 
     def create_task(self: Any, coro: Any, **arguments: Any) -> Any:
-        thread = loops.here.thread
+        thread = loop_threads.here.thread
         if thread is None or not thread.step_since or getattr(self, "_task_factory", None) is None:
             try:
                 return original(self, coro, **arguments)

@@ -29,8 +29,8 @@ from taskwatt.accounts import Account
 from taskwatt.observations import ExecutorTally
 from taskwatt.pieces import Own, Piece
 from taskwatt.runtime import runtime
-from taskwatt_asyncio import loops, tallying, types
-from taskwatt_asyncio.loops import LoopThread
+from taskwatt_asyncio import loop_threads, tallying, types
+from taskwatt_asyncio.loop_threads import LoopThread
 
 log = logging.getLogger("taskwatt")
 
@@ -159,8 +159,8 @@ def install() -> None:
     _on = True
     _originals.append((item.__init__, item.run))
     item.__init__, item.run = _noting(item.__init__), _measuring(item.run)
-    loops.on_start.append(_on_loop_start)
-    loops.on_end.append(_on_loop_end)
+    loop_threads.on_start.append(_on_loop_start)
+    loop_threads.on_end.append(_on_loop_end)
     tallying.executors = tallies
 
 
@@ -169,7 +169,7 @@ def uninstall() -> None:
     while _originals:
         item: Any = vars(pools)["_WorkItem"]
         item.__init__, item.run = _originals.pop()
-        for listeners, listener in ((loops.on_start, _on_loop_start), (loops.on_end, _on_loop_end)):
+        for listeners, listener in ((loop_threads.on_start, _on_loop_start), (loop_threads.on_end, _on_loop_end)):
             if listener in listeners:
                 listeners.remove(listener)
         tallying.executors = tallying.no_executors

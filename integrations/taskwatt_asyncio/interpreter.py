@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Final
 
 from taskwatt.observations import InterpreterTally
-from taskwatt_asyncio import loops
+from taskwatt_asyncio import loop_threads
 from taskwatt_asyncio.readings import ThreadReader, thread_clock
 
 BUSY: Final = 0.2
@@ -98,7 +98,7 @@ class InterpreterWatch:
         most_s, hottest = 0.0, ""
         for thread in threading.enumerate()[:_MAX_THREADS]:
             clock = thread_clock(thread.native_id) if thread.native_id is not None else None
-            if clock is None or thread.ident in loops.running or thread.name.startswith("taskwatt"):
+            if clock is None or thread.ident in loop_threads.running or thread.name.startswith("taskwatt"):
                 continue
             try:
                 total_s = time.clock_gettime(clock)

@@ -25,7 +25,7 @@ from taskwatt.interruption import raised_by_a_signal
 from taskwatt_asyncio.types import class_of
 
 if TYPE_CHECKING:
-    from taskwatt_asyncio.loops import LoopThread
+    from taskwatt_asyncio.loop_threads import LoopThread
     from taskwatt_asyncio.types import CoroutineType, Place
 
 log = logging.getLogger("taskwatt")

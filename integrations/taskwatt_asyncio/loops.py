@@ -1,197 +1,36 @@
 """Event loops while they run: found on their own, whichever way and in whichever thread they start.
 
 A loop announces itself by `_set_running_loop`, which `__init__` watches (uvloop's by `run_forever`, uvloop_loops.py).
-From then on `running` holds what is going on in its thread. A loop that is run inside a step of another one (a
-debugger's, nest_asyncio's) suspends that one until it has ended.
+From then on `loop_threads.running` holds what is going on in its thread. A loop that is run inside a step of another
+one (a debugger's, nest_asyncio's) suspends that one until it has ended.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import threading
-import time
-from asyncio import AbstractEventLoop, BaseEventLoop, Handle, all_tasks
-from collections.abc import Callable, Sized
-from time import perf_counter, thread_time
+from asyncio import AbstractEventLoop, BaseEventLoop, all_tasks
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from taskwatt.meter import meter
 from taskwatt.runtime import runtime
-from taskwatt.segments import layout
 from taskwatt.settings import Settings
-from taskwatt_asyncio import carriers, figures, looks, losses, selecting, steps, types
-from taskwatt_asyncio.figures import run_delay
-
-if TYPE_CHECKING:
-    from taskwatt_asyncio.types import CoroutineType
+from taskwatt_asyncio import carriers, looks, loop_threads, losses, selecting, steps, types
+from taskwatt_asyncio.loop_threads import LoopThread, here, on_end, on_start, tell
 
 log = logging.getLogger("taskwatt")
 
 _MAX_ATTACHED: Final = 200_000
 """Tasks that are counted when a loop is met that already runs."""
 
+Watch: TypeAlias = Callable[[LoopThread], Callable[[], None]]
 
-class Rest(Protocol):
-    """A timer of ours that does not run while its loop waits; called on other threads than the loop's."""
+watches: dict[str, Watch] = {"asyncio": lambda thread: selecting.install(thread, carriers.current.watched)}
+"""By kind of loop: watches when it waits, from the loop's thread; what is returned undoes that."""
 
-    def waited(self, now: float) -> None:
-        """The loop has waited all the time until now (`perf_counter`)."""
-
-    def resume(self, since: float) -> None:
-        """It has gone on, or is held up, since then (`perf_counter`)."""
-
-
-class LoopThread:
-    """One thread in which a loop runs. Written on that thread alone, read from any: plain attributes, no lock."""
-
-    __slots__ = (
-        "_clock",
-        "_cpu_s",
-        "_run_delay_s",
-        "alive",
-        "base_cpu",
-        "base_wall",
-        "busy_since",
-        "depth",
-        "detail",
-        "due",
-        "end",
-        "figures",
-        "guarded",
-        "handle",
-        "ident",
-        "idle_since",
-        "inner",
-        "kind",
-        "limit",
-        "looked",
-        "loop",
-        "name",
-        "native_id",
-        "release",
-        "resting",
-        "rouse",
-        "settled_cpu",
-        "since",
-        "stamp_s",
-        "stamped",
-        "step_since",
-    )  # fmt: skip
-
-    def __init__(self, loop: AbstractEventLoop, kind: str, figures: figures.LoopFigures) -> None:
-        """On the thread of the loop."""
-        self.loop = loop
-        self.kind = kind
-        """asyncio or uvloop."""
-        self.name = threading.current_thread().name
-        self.ident = threading.get_ident()
-        self.native_id = threading.get_native_id()
-        now = perf_counter()
-        self.busy_since = 0.0 if kind == "uvloop" else now
-        """`perf_counter` when it last stopped waiting for events; 0.0 while it waits, and where that is not seen."""
-        self.idle_since = 0.0
-        """The opposite."""
-        self.due = 0.0
-        """`perf_counter` when a timer of ours should run; 0.0 where `busy_since` is seen (stock loops)."""
-        self.guarded = False
-        """Has the watchdog seen it wait for events? Then it will see when it no longer does."""
-        self.resting: Rest | None = None
-        """What has left it to the watchdog to see that (uvloop)."""
-        self.rouse: Callable[[], None] | None = None
-        """Called once, on this thread, when the loop stops waiting; where that is seen."""
-        self.step_since = 0.0
-        """`perf_counter` when the running step began; 0.0 between steps."""
-        self.handle: Handle | None = None
-        """What is running, or ran last in this iteration; None on uvloop, and while the loop waits."""
-        self.detail = _is_detail()
-        """Its CPU is that of a Celery attempt, which pays for it: coroutine types only say what for."""
-
-        # The rest is the carriers' and selecting.py's.
-        self.figures = figures
-        self.depth = 0
-        """Index in READY_BUCKETS of the iteration at hand."""
-        self.release: Callable[[], None] = _nothing
-        """Undoes what was done to this one loop."""
-        self.alive = 0
-        self.limit = steps.ALWAYS_S if self.detail else steps.LONG_S
-        """The end of a step that took longer than this is looked at."""
-        self.end = now
-        self.base_wall = now
-        self.base_cpu = thread_time()
-        self.since = 0.0
-        """Until when the running step is already paid for."""
-        self.settled_cpu = 0.0
-        self.inner: CoroutineType | None = None
-        """The type of the running step, or of the eager task whose first step runs inside of it."""
-        self.stamped: object = None
-        """A handle (uvloop: a callback) of which it is known when it became ready; and that moment."""
-        self.stamp_s = 0.0
-        self.looked: CoroutineType | None = None
-        """The type of the step that was looked at and was the last one ready: what is ready after it, it made so."""
-        self._clock = _thread_clock()
-        self._cpu_s = self.base_cpu
-        self._run_delay_s = run_delay(self.native_id)
-
-    def let_go(self) -> None:
-        """Undo what was done to the loop, and keep no reference to ourselves: a loop goes when its last owner does."""
-        release, self.release = self.release, _nothing
-        release()
-
-    def watched(self, select: Callable[..., Any], ready: Sized) -> Callable[..., Any]:
-        """What stands in for the `select` of the loop's selector."""
-        return selecting.watched(self, select, ready)
-
-    def flush(self) -> None:
-        """Bring `figures` up to date."""
-
-    def cpu_s(self) -> float:
-        """CPU seconds of the thread since the loop began to run here. Any thread; 0.0 once the thread is gone."""
-        try:
-            return max(0.0, time.clock_gettime(self._clock) - self._cpu_s) if self._clock is not None else 0.0
-        except OSError:
-            return 0.0
-
-    def run_delay_s(self) -> float:
-        """How long the thread waited for a CPU meanwhile; NaN where the kernel does not tell."""
-        now = run_delay(self.native_id)
-        return now if math.isnan(now) else max(0.0, now - self._run_delay_s)
-
-
-OnLoop: TypeAlias = Callable[[LoopThread], None]
-OnSlow: TypeAlias = Callable[[LoopThread, str, float, float, float], None]
-
-running: dict[int, LoopThread] = {}
-"""By `threading.get_ident()`: the innermost loop that runs in each thread."""
-
-on_start: list[OnLoop] = []
-"""Called on the loop's thread when it starts to run (or when it is found running). One that raises is taken out."""
-
-on_end: list[OnLoop] = []
-"""Called on the loop's thread when it has stopped running; on any thread when the agent is taken out meanwhile."""
-
-on_slow: list[OnSlow] = []
-"""`(thread, type name, start, duration_s, cpu_s)` on the loop's thread, after a step longer than `threshold_s`; its
-start by `perf_counter`. The name is empty where something blocked that cannot be seen (uvloop's protocol callbacks)."""
-
-threshold_s = 0.1
-"""TASKWATT_STALL_THRESHOLD, read when the first loop starts."""
-
-table = figures.Table()
-"""Figures by name of the thread."""
-
-
-class _Here(threading.local):
-    thread: LoopThread | None = None
-    """The loop that runs in the current thread, if any."""
-    suspended: tuple[LoopThread, ...] = ()
-    """Those in whose steps it runs; the innermost last."""
-
-
-here = _Here()
 _pid = 0
 _beginning = threading.Lock()
 _beginner = 0
@@ -222,17 +61,13 @@ def start(loop: AbstractEventLoop) -> LoopThread:
     if _pid != os.getpid():
         _begin()
     name = threading.current_thread().name
-    kind = "uvloop" if type(loop).__module__.partition(".")[0] == "uvloop" else "asyncio"
-    sums = table.of(f"{name} (nested)" if here.suspended else name, kind)
+    package = type(loop).__module__.partition(".")[0]
+    kind = package if package in watches else "asyncio"
+    sums = loop_threads.table.of(f"{name} (nested)" if here.suspended else name, kind)
     thread = carriers.current.thread(loop, kind, sums)
-    if kind == "uvloop":
-        from taskwatt_asyncio import uvloop_loops
-
-        thread.release = uvloop_loops.watch(thread)
-    else:
-        thread.release = selecting.install(thread)
+    thread.release = watches[kind](thread)
     sums.running.append(thread)
-    here.thread = running[thread.ident] = thread
+    here.thread = loop_threads.running[thread.ident] = thread
     steps.alone()
     carriers.current.enter(thread)
     tell(on_start, thread)
@@ -251,7 +86,7 @@ def attach() -> None:
         while frame is not None and frame.f_code not in codes:
             frame = frame.f_back
         loop = frame.f_locals.get("self") if frame is not None else None
-        if loop is None or ident in running:
+        if loop is None or ident in loop_threads.running:
             continue
         if ident == threading.get_ident():
             if _get_running_loop() is loop:
@@ -304,7 +139,7 @@ def uninstall() -> None:
     from taskwatt_asyncio import anyio_threads, executors, naming
 
     _installed = _attaching = False
-    for thread in tuple(running.values()):
+    for thread in tuple(loop_threads.running.values()):
         thread.let_go()
         tell(on_end, thread)
     here.thread, here.suspended = None, ()
@@ -319,17 +154,6 @@ def uninstall() -> None:
             used.uninstall()
     _pid = 0
     _forget()
-
-
-def tell(listeners: list[Any], *arguments: object) -> None:
-    """Call every listener. One that raises is taken out, said once in the log, and never reaches the loop."""
-    for listener in tuple(listeners):
-        try:
-            listener(*arguments)
-        except Exception as error:
-            if listener in listeners:
-                listeners.remove(listener)
-            log.warning("taskwatt stopped watching loops with %s: it failed: %r", listener, error, exc_info=error)
 
 
 def _begin() -> None:
@@ -350,12 +174,11 @@ def _begin() -> None:
 
 
 def _first() -> None:
-    global threshold_s
     from taskwatt_asyncio import children, stalls
     from taskwatt_asyncio.tallying import tallies
 
     settings = Settings.from_environ(os.environ)
-    threshold_s = settings.stall_threshold_s
+    loop_threads.threshold_s = settings.stall_threshold_s
     install()
     children.install()
     if settings.aiomonitor:
@@ -369,7 +192,7 @@ def _first() -> None:
 
 def _leave(thread: LoopThread) -> None:
     here.thread = None
-    running.pop(thread.ident, None)
+    loop_threads.running.pop(thread.ident, None)
     steps.alone()
     carriers.current.leave(thread)
     if thread.step_since:
@@ -384,7 +207,7 @@ def _resume(thread: LoopThread) -> None:
         _end(here.suspended[-1])
         here.suspended = here.suspended[:-1]
     here.suspended = here.suspended[:-1]
-    here.thread = running[thread.ident] = thread
+    here.thread = loop_threads.running[thread.ident] = thread
     steps.alone()
     carriers.current.enter(thread)
     carriers.current.resume(thread)
@@ -409,10 +232,8 @@ def _end(thread: LoopThread) -> None:
 
 
 def _forget() -> None:
-    global table
-    running.clear()
+    loop_threads.forget()
     steps.alone()
-    table = figures.Table()
     types.forget()
 
 
@@ -436,21 +257,3 @@ def _watch_forks() -> None:
     if not _hooked_fork:  # such a handler cannot be taken back: it stays, and finds nothing to do
         _hooked_fork = True
         os.register_at_fork(after_in_child=_after_fork)
-
-
-def _is_detail() -> bool:
-    segment = runtime.segment
-    return segment is not None and (segment.role == layout.CHILD or meter.in_attempt)
-
-
-def _thread_clock() -> int | None:
-    if sys.platform == "darwin" or sys.platform == "win32":
-        return None
-    try:
-        return time.pthread_getcpuclockid(threading.get_ident())
-    except (OSError, OverflowError, AttributeError):
-        return None
-
-
-def _nothing() -> None:
-    pass

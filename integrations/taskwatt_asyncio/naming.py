@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import events, tasks
 
 from taskwatt import labels
-from taskwatt_asyncio import loops, types
+from taskwatt_asyncio import loop_threads, types
 
 
 def install() -> None:
@@ -27,7 +27,7 @@ def running_type() -> str:
     task = tasks.current_task(loop)
     if task is not None:
         return types.of_task(task).name
-    thread = loops.here.thread
+    thread = loop_threads.here.thread
     handle = thread.handle if thread is not None else None
     callback = getattr(handle, "_callback", None)  # None on uvloop, whose handles are not Python's
     return types.of_callback(callback, handle).name if callback is not None else ""

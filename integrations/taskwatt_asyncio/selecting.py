@@ -12,22 +12,27 @@ from bisect import bisect_left
 from collections.abc import Callable, Sized
 from selectors import BaseSelector
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskwatt.meter import hide_this_frame
 from taskwatt.observations import READY_BUCKETS
 from taskwatt_asyncio.figures import SHORT_S
 
 if TYPE_CHECKING:
-    from taskwatt_asyncio.loops import LoopThread
+    from taskwatt_asyncio.loop_threads import LoopThread
 
 log = logging.getLogger("taskwatt")
+
+Wrap: TypeAlias = "Callable[[LoopThread, Callable[..., Any], Sized], Callable[..., Any]]"
 
 UNSEEN = "how busy it is: it has no selector of the standard library's kind"
 
 
-def install(thread: LoopThread) -> Callable[[], None]:
-    """Watch the waiting of a loop that runs in the current thread. What is returned undoes it."""
+def install(thread: LoopThread, wrap: Wrap) -> Callable[[], None]:
+    """Watch the waiting of a loop that runs in the current thread. What is returned undoes it.
+
+    `wrap`: what stands in for its selector's `select`, of the thread, that one, and the handles that are ready.
+    """
     loop: Any = thread.loop
     selector: Any = getattr(loop, "_selector", object())
     ready = getattr(loop, "_ready", None)
@@ -37,7 +42,7 @@ def install(thread: LoopThread) -> Callable[[], None]:
         return _nothing
     attributes: Any = getattr(selector, "__dict__", {})
     own = attributes.get("select")
-    select = thread.watched(selector.select, ready)
+    select = wrap(thread, selector.select, ready)
     try:
         selector.select = select
     except AttributeError:

@@ -20,9 +20,9 @@ from taskwatt.accounts import row_in
 from taskwatt.observations import InterpreterTally, Stall
 from taskwatt.runtime import runtime
 from taskwatt.segments.stall_records import put_stall
-from taskwatt_asyncio import loops
+from taskwatt_asyncio import loop_threads
 from taskwatt_asyncio.causes import Figures, cause_of
-from taskwatt_asyncio.loops import LoopThread
+from taskwatt_asyncio.loop_threads import LoopThread
 from taskwatt_asyncio.readings import Reading, read_once
 from taskwatt_asyncio.sightings import Sightings
 from taskwatt_asyncio.watchdog import Seen, Watchdog
@@ -64,7 +64,7 @@ class Bound:
 
 
 class Stalls:
-    """Listens to `loops.on_slow`; on the loops' threads."""
+    """Listens to `loop_threads.on_slow`; on the loops' threads."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
@@ -201,11 +201,11 @@ def install() -> None:
     """The first loop of this process runs. Idempotent."""
     from taskwatt_asyncio import tallying
 
-    if stalls.on_slow not in loops.on_slow:
+    if stalls.on_slow not in loop_threads.on_slow:
         watchdog.read_span = active_span
-        loops.on_start += (watchdog.started, stalls.on_start)
-        loops.on_end += (watchdog.ended, stalls.on_end)
-        loops.on_slow.append(stalls.on_slow)
+        loop_threads.on_start += (watchdog.started, stalls.on_start)
+        loop_threads.on_end += (watchdog.ended, stalls.on_end)
+        loop_threads.on_slow.append(stalls.on_slow)
         tallying.interpreter = watchdog.interpreter.tally
         _watch_forks()
 
@@ -213,9 +213,9 @@ def install() -> None:
 def uninstall() -> None:
     from taskwatt_asyncio import tallying
 
-    loops.on_start[:] = [one for one in loops.on_start if one not in (watchdog.started, stalls.on_start)]
-    loops.on_end[:] = [one for one in loops.on_end if one not in (watchdog.ended, stalls.on_end)]
-    loops.on_slow[:] = [one for one in loops.on_slow if one != stalls.on_slow]
+    loop_threads.on_start[:] = [one for one in loop_threads.on_start if one not in (watchdog.started, stalls.on_start)]
+    loop_threads.on_end[:] = [one for one in loop_threads.on_end if one not in (watchdog.ended, stalls.on_end)]
+    loop_threads.on_slow[:] = [one for one in loop_threads.on_slow if one != stalls.on_slow]
     tallying.interpreter = InterpreterTally
     watchdog.stop()
     stalls.forget()

@@ -23,19 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from taskwatt import accounts
 from taskwatt.interruption import raised_by_a_signal
 from taskwatt.meter import hide_this_frame
-from taskwatt_asyncio import eager, looks, loops, types
+from taskwatt_asyncio import eager, looks, loop_threads, types
+from taskwatt_asyncio.loop_threads import ALWAYS_S, LONG_S, LoopThread
 
 if TYPE_CHECKING:
-    from taskwatt_asyncio.loops import LoopThread
     from taskwatt_asyncio.types import CoroutineType
 
 log = logging.getLogger("taskwatt")
 
-LONG_S: Final = 50e-6
-"""A step, or a gap before one, that makes reading the CPU clock worth its 0.3 us."""
-ALWAYS_S: Final = -1.0
-"""The limit of a thread of which the end of the running step has to be looked at: a part of it is booked already, or
-all its steps are paid for by a Celery attempt."""
 MAX_COSTS: Final = 32
 """Long steps of a type, between two readings, of which it is noted how many tasks were alive."""
 
@@ -89,12 +84,12 @@ def uninstall() -> None:
 
 def alone() -> None:
     """Loops have started or ended. Where one thread alone runs any, looking up the thread's own costs too much."""
-    threads = tuple(loops.running.values())
+    threads = tuple(loop_threads.running.values())
     _tell(threads[0] if len(threads) == 1 else None, accounting)
 
 
 def _make(original: Callable[[Handle], None]) -> tuple[Callable[[Handle], None], Callable[[Any, bool], None]]:  # noqa: C901  # the hot path, in one piece
-    here = cast(Any, loops.here)
+    here = cast(Any, loop_threads.here)
     known, found, readers = types.by_code.get, types.found, types.READERS
     class_of = types.class_of
     clock = perf_counter
@@ -204,7 +199,7 @@ def settle() -> None:
     if not accounting:
         accounting = True
         alone()
-    one = loops.here.thread
+    one = loop_threads.here.thread
     if one is not None and one.step_since:
         pay(one)
 
@@ -386,9 +381,9 @@ def _correct(thread: LoopThread, stats: CoroutineType, piece: float, end: float)
 def _tell_long(thread: LoopThread, stats: CoroutineType, start: float, taken: float, cpu: float) -> None:
     if len(stats.costs) < MAX_COSTS:
         stats.costs.append((thread.alive, cpu))
-    if taken > loops.threshold_s:
+    if taken > loop_threads.threshold_s:
         thread.figures.slow_steps += 1
-        loops.tell(loops.on_slow, thread, stats.name, start, taken, cpu)
+        loop_threads.tell(loop_threads.on_slow, thread, stats.name, start, taken, cpu)
 
 
 def count_end(thread: LoopThread, stats: CoroutineType, task: Any) -> None:

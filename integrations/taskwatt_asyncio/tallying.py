@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Final
 
 from taskwatt.observations import ENDED, CoroutineTally, ExecutorTally, InterpreterTally, LoopTally, Tallies
-from taskwatt_asyncio import carriers, figures, loops, types
+from taskwatt_asyncio import carriers, figures, loop_threads, types
 
 _ROUNDING_S: Final = 1e-9
 
@@ -89,7 +89,7 @@ def _coroutine(one: types.CoroutineType) -> CoroutineTally:
 
 
 def _loops(now: float) -> Mapping[str, LoopTally]:
-    table = loops.table
+    table = loop_threads.table
     told: dict[str, LoopTally] = {}
     for name, one in tuple(table.named.items()):
         one.read = told[name] = figures.tally(one, now)

@@ -18,7 +18,7 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 
 from taskwatt.meter import hide_this_frame
-from taskwatt_asyncio import carriers, loops, losses, steps, types, uvloop_steps
+from taskwatt_asyncio import carriers, loop_threads, loops, losses, steps, types, uvloop_steps
 from taskwatt_asyncio.figures import SHORT_S
 
 log = logging.getLogger("taskwatt")
@@ -39,7 +39,7 @@ _class: Any = None
 class Probe:
     """A timer on one loop while it runs."""
 
-    def __init__(self, thread: loops.LoopThread) -> None:
+    def __init__(self, thread: loop_threads.LoopThread) -> None:
         self._thread = thread
         self._timer: Any = None
         self._last = perf_counter()
@@ -97,9 +97,9 @@ class Probe:
         figures.ready[0] += busy
         if late > SHORT_S * 2:  # libuv's clock ticks in milliseconds
             figures.long_period(min(late, passed))
-        if late > loops.threshold_s and figures.slow_steps == self._slow:
+        if late > loop_threads.threshold_s and figures.slow_steps == self._slow:
             figures.slow_steps += 1
-            loops.tell(loops.on_slow, thread, "", thread.due, late, min(late, used))
+            loop_threads.tell(loop_threads.on_slow, thread, "", thread.due, late, min(late, used))
         self._slow = figures.slow_steps
         self._last, self._cpu = now, cpu
         was_quiet, self._quiet = self._quiet, busy <= passed * _QUIET
@@ -119,6 +119,7 @@ def install(module: ModuleType) -> None:
     if not carriers.current.hooks_tasks:
         _patch("call_soon", _call_soon)
     losses.watch(_class)
+    loops.watches["uvloop"] = watch
 
 
 def uninstall() -> None:
@@ -142,7 +143,7 @@ def _restore(name: str) -> None:
         setattr(_class, name, original)
 
 
-def watch(thread: loops.LoopThread) -> Callable[[], None]:
+def watch(thread: loop_threads.LoopThread) -> Callable[[], None]:
     """Probe a loop that runs in the current thread. What is returned undoes it."""
     thread.figures.partial = PARTIAL
     return Probe(thread).release
@@ -164,7 +165,7 @@ def _own(name: str) -> Any:
 
 def _run_forever(original: Any) -> Any:
     def run_forever(self: Any) -> None:
-        outer = loops.here.thread
+        outer = loop_threads.here.thread
         steps.guarded(loops.changed, self)
         try:
             original(self)
@@ -172,7 +173,7 @@ def _run_forever(original: Any) -> Any:
             hide_this_frame(error)
             raise
         finally:
-            thread = loops.here.thread
+            thread = loop_threads.here.thread
             if thread is not None and thread.loop is self:
                 steps.guarded(loops.changed, None if outer is None else outer.loop)
 
@@ -180,7 +181,7 @@ def _run_forever(original: Any) -> Any:
 
 
 def _call_soon(original: Any) -> Any:  # noqa: C901  # written for speed: a call here costs as much as what it does
-    here, by_code, task_of, class_of = loops.here, types.by_code, steps.task_of, types.class_of
+    here, by_code, task_of, class_of = loop_threads.here, types.by_code, steps.task_of, types.class_of
     run_step, run_known_step = uvloop_steps.run_step, uvloop_steps.run_known_step
     builtin = BuiltinMethodType
     task_class: Any = Task

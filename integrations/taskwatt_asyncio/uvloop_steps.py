@@ -11,12 +11,12 @@ from typing import Any
 
 from taskwatt import accounts
 from taskwatt.meter import hide_this_frame
-from taskwatt_asyncio import loops, steps
+from taskwatt_asyncio import loop_threads, steps
 
 
 def run_step(callback: Any, *arguments: Any) -> None:
     """A task's step on a loop whose handles are not Python's. The current context is the task's."""
-    thread = loops.here.thread
+    thread = loop_threads.here.thread
     if thread is None or not steps.installed:
         callback(*arguments)
         return
@@ -35,7 +35,7 @@ def run_step(callback: Any, *arguments: Any) -> None:
 
 def run_known_step(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -> None:  # noqa: C901  # the hot path, in one piece
     """The same where the task's type was known when the step was scheduled: `_run`'s twin."""
-    thread = loops.here.thread
+    thread = loop_threads.here.thread
     if thread is None or thread.step_since or not steps.installed or stats.steps >= stats.next_look:
         run_step(callback, *arguments)
         return
@@ -48,7 +48,7 @@ def run_known_step(stats: Any, coroutine: Any, callback: Any, *arguments: Any) -
             stats.self_wakes += 1
         thread.inner = stats
         thread.step_since = start = perf_counter()
-        if start - thread.end > steps.LONG_S:
+        if start - thread.end > loop_threads.LONG_S:
             thread.base_cpu = thread_time()
             thread.base_wall = start
         callback(*arguments)

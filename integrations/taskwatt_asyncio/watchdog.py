@@ -31,10 +31,10 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 from taskwatt.accounts import row_in
 from taskwatt.runtime import runtime
 from taskwatt.segments import layout
-from taskwatt_asyncio import loops
+from taskwatt_asyncio import loop_threads
 from taskwatt_asyncio.dozing import doze
 from taskwatt_asyncio.interpreter import InterpreterWatch
-from taskwatt_asyncio.loops import LoopThread
+from taskwatt_asyncio.loop_threads import LoopThread
 from taskwatt_asyncio.readings import Reading, ThreadReader
 from taskwatt_asyncio.sightings import Sightings, stack_of
 
@@ -59,8 +59,8 @@ SLEEP_S: Final = 0.8
 """How long this thread then sleeps, if not woken. Readings from before it still say something of the next step."""
 QUIET_CPUS: Final = 0.05
 """Beyond it other threads may want the interpreter, which is found by waking up."""
-LINGER_S: Final = 1.0
-"""How long the thread outlives the last loop: some programs run one after another."""
+LINGER_S: Final = 5.0
+"""How long the thread outlives the last loop: loops run one after another, and test suites wait for threads left."""
 
 
 class Seen(NamedTuple):
@@ -238,7 +238,7 @@ class Watchdog:
         self._look(now, 0.0)  # a step may keep the interpreter since this thread was started
         self.interpreter.open(self._returned)
         while gate is self._gate:  # or another thread has taken over
-            if loops.running:
+            if loop_threads.running:
                 idle_since = now
             elif now - idle_since > LINGER_S and self._may_end():
                 return
@@ -291,7 +291,7 @@ class Watchdog:
         frames: dict[int, FrameType] | None = None
         for ident, watched in list(self._watched.items()):
             thread, step = watched.thread, watched.step
-            if loops.running.get(ident) is not thread:
+            if loop_threads.running.get(ident) is not thread:
                 continue
             began = _began(thread, now)
             if began != step.began:
@@ -316,7 +316,7 @@ class Watchdog:
         if not self.interpreter.used_cpus < QUIET_CPUS:
             return False
         self._asleep = True  # from here on whoever starts says so
-        running = list(loops.running.values())
+        running = list(loop_threads.running.values())
         waiting = {thread: thread.idle_since for thread in running if not self._rests(thread)}
         if running and all(since and now - since > WAITING_S for since in waiting.values()):
             for thread in waiting:
@@ -341,14 +341,14 @@ class Watchdog:
     def _may_end(self) -> bool:
         """False when a loop has started just now and found this thread alive."""
         with self._starting:
-            if not loops.running:
+            if not loop_threads.running:
                 self._thread = None
             return self._thread is None
 
     def _visit_all(self, now: float) -> float:
         """How long to wait until the next time."""
         self._close_unused()
-        running = dict(loops.running)
+        running = dict(loop_threads.running)
         for ident, one in list(self._watched.items()):
             if running.get(ident) is not one.thread:
                 self.ended(one.thread)
@@ -358,7 +358,7 @@ class Watchdog:
             if watched is None:  # it was interrupted by a loop that ran inside of one of its steps, or is just starting
                 with self._starting:
                     watched = self._watched.get(ident) or self._watch_over(thread)
-                if loops.running.get(ident) is not thread:  # it ended while files were opened
+                if loop_threads.running.get(ident) is not thread:  # it ended while files were opened
                     self.ended(thread)
                     continue
             wait_s = min(wait_s, self._visit(watched, now))

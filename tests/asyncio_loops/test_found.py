@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import taskwatt_asyncio
-from taskwatt_asyncio import loops as measured_loops
+from taskwatt_asyncio import loop_threads
 from tests.support.loops import coroutines, loops, run
 
 
@@ -34,10 +34,10 @@ def told() -> Iterator[list[tuple[str, str]]]:
     def end(thread: Any) -> None:
         said.append(("end", thread.name))
 
-    measured_loops.on_start.append(start)
-    measured_loops.on_end.append(end)
+    loop_threads.on_start.append(start)
+    loop_threads.on_end.append(end)
     yield said
-    for listeners, one in ((measured_loops.on_start, start), (measured_loops.on_end, end)):
+    for listeners, one in ((loop_threads.on_start, start), (loop_threads.on_end, end)):
         if one in listeners:
             listeners.remove(one)
 
@@ -45,7 +45,7 @@ def told() -> Iterator[list[tuple[str, str]]]:
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 def test_a_loop_is_measured_from_start_to_end(kind: str, told: list[tuple[str, str]]) -> None:
     async def main() -> None:
-        (thread,) = measured_loops.running.values()
+        (thread,) = loop_threads.running.values()
         assert thread.loop is asyncio.get_running_loop()
         assert (thread.kind, thread.ident, thread.native_id, thread.detail) == (
             kind,
@@ -57,7 +57,7 @@ def test_a_loop_is_measured_from_start_to_end(kind: str, told: list[tuple[str, s
         await counts()
 
     run(main(), kind)
-    assert measured_loops.running == {}
+    assert loop_threads.running == {}
     assert told[:2] == [("start", "MainThread"), ("end", "MainThread")]
     one = loops()["MainThread"]
     assert (one.kind, one.running, bool(one.partial)) == (kind, False, kind == "uvloop")
@@ -147,7 +147,7 @@ def run_once() -> int:
 def test_a_loop_that_is_never_closed_is_let_go_of() -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(counts())
-    assert measured_loops.running == {}
+    assert loop_threads.running == {}
     assert "select" not in vars(loop._selector)  # type: ignore[attr-defined]
     loop.close()
 
@@ -198,8 +198,8 @@ def test_a_loop_nested_in_a_step_suspends_the_outer_one(told: list[tuple[str, st
         await counts()
 
     asyncio.run(outer())
-    assert measured_loops.running == {}
-    assert measured_loops.here.suspended == ()
+    assert loop_threads.running == {}
+    assert loop_threads.here.suspended == ()
     assert set(loops()) == {"MainThread", "MainThread (nested)"}
     assert coroutines()["outer"].completed == 1
     assert [what for what, _ in told[:3]] == ["start", "start", "end"]
@@ -222,7 +222,7 @@ def test_the_same_loop_run_inside_its_own_step_is_measured_on() -> None:
     asyncio.run(outer())
     types = coroutines()
     assert (types["counts"].completed, types["counts"].steps, types["outer"].completed) == (1, 11, 1)
-    assert measured_loops.running == {}
+    assert loop_threads.running == {}
 
 
 def test_a_fork_from_inside_a_loop_starts_from_nothing() -> None:
@@ -250,10 +250,10 @@ def test_a_listener_that_raises_is_taken_out_and_said_once(caplog: pytest.LogCap
     def fails(thread: object) -> None:
         raise ZeroDivisionError
 
-    measured_loops.on_start.append(fails)
+    loop_threads.on_start.append(fails)
     asyncio.run(counts())
     asyncio.run(counts())
-    assert fails not in measured_loops.on_start
+    assert fails not in loop_threads.on_start
     assert [record.message.partition(" with ")[0] for record in caplog.records if record.name == "taskwatt"] == [
         "taskwatt stopped watching loops"
     ]

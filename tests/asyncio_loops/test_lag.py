@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskwatt.observations import DELAY_BUCKETS
-from taskwatt_asyncio import loops as measured_loops
+from taskwatt_asyncio import loop_threads
 from taskwatt_asyncio.figures import LoopFigures, delays
 from tests.support.loops import loops, run
 
@@ -26,9 +26,9 @@ def slow() -> Iterator[list[Slow]]:
     def listen(thread: Any, name: str, start: float, duration: float, cpu: float) -> None:
         told.append((name.rpartition(".")[2], duration, cpu))
 
-    measured_loops.on_slow.append(listen)
+    loop_threads.on_slow.append(listen)
     yield told
-    measured_loops.on_slow.remove(listen)
+    loop_threads.on_slow.remove(listen)
 
 
 def test_a_busy_period_adds_its_seconds_to_the_buckets_up_to_its_length() -> None:

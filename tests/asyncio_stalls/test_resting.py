@@ -10,8 +10,8 @@ import pytest
 import uvloop
 
 from taskwatt.observations import LoopTally
-from taskwatt_asyncio import loops
-from taskwatt_asyncio.loops import LoopThread, Rest
+from taskwatt_asyncio import loop_threads
+from taskwatt_asyncio.loop_threads import LoopThread, Rest
 from taskwatt_asyncio.stalls import watchdog
 from taskwatt_asyncio.tallying import tallies
 from taskwatt_asyncio.uvloop_loops import IDLE_PERIOD_S
@@ -30,7 +30,7 @@ def tally() -> LoopTally:
 
 
 def until_it_rests() -> None:
-    wait_for(lambda: any(one.resting for one in loops.running.values()), 30, "its rest")
+    wait_for(lambda: any(one.resting for one in loop_threads.running.values()), 30, "its rest")
 
 
 def test_it_does_not_run_while_the_loop_waits_and_the_time_is_idle_time(told: Told) -> None:
@@ -97,7 +97,7 @@ def test_a_step_that_blocks_a_loop_that_has_waited_for_long_is_busy_time_and_lag
 def test_a_loop_that_ends_while_the_watchdog_tells_what_it_saw_is_left_alone(told: Told) -> None:
     def met() -> tuple[LoopThread, Rest]:
         until_it_rests()
-        (thread,) = loops.running.values()
+        (thread,) = loop_threads.running.values()
         assert thread.resting is not None
         return thread, thread.resting
 
@@ -115,10 +115,10 @@ def test_a_loop_that_is_let_go_while_it_rests_goes_on(told: Told) -> None:
     async def main() -> str:
         await asyncio.to_thread(until_it_rests)
         await asyncio.sleep(0.5)
-        assert [one for one in loops.running.values() if one.resting]
+        assert [one for one in loop_threads.running.values() if one.resting]
         watchdog.stop()
         await asyncio.sleep(0.2)
-        assert not any(one.resting or one.guarded for one in loops.running.values())
+        assert not any(one.resting or one.guarded for one in loop_threads.running.values())
         before = tally().iterations
         await asyncio.sleep(0.5)
         return "probed" if tally().iterations > before else "left alone"

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import pytest
 import uvloop
 
-from taskwatt_asyncio import loops
-from taskwatt_asyncio.loops import LoopThread
+from taskwatt_asyncio import loop_threads
+from taskwatt_asyncio.loop_threads import LoopThread
 from taskwatt_asyncio.stalls import watchdog
 from taskwatt_asyncio.watchdog import SLEEP_S, TICK_S, WAITING_S
 from tests.asyncio_stalls.conftest import Told
@@ -121,7 +121,7 @@ def test_a_loop_that_starts_just_when_it_lies_down_is_watched(
             started.set()
 
     async def main() -> list[tuple[str, str]]:
-        loops.on_start.append(note)  # behind the watchdog
+        loop_threads.on_start.append(note)  # behind the watchdog
 
         def other() -> list[tuple[str, str]]:
             until_it_sleeps()
@@ -131,11 +131,11 @@ def test_a_loop_that_starts_just_when_it_lies_down_is_watched(
 
         return await asyncio.to_thread(other)
 
-    monkeypatch.setattr(loops, "running", Running())
+    monkeypatch.setattr(loop_threads, "running", Running())
     try:
         assert run(main()) == [("blocking", "block")]
     finally:
-        loops.on_start.remove(note)
+        loop_threads.on_start.remove(note)
 
 
 def test_a_signal_handler_that_ends_the_waiting_ends_it_as_ever(told: Told) -> None:

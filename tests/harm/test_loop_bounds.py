@@ -139,7 +139,7 @@ def test_a_thousand_loops_one_after_another(accelerator: str, tmp_path: Path) ->
     gc.collect()
     said = None
     if watched():
-        from taskwatt_asyncio import loops as ours
+        from taskwatt_asyncio import loop_threads as ours
         found = tallies()
         steps = found.coroutines["__main__.main"]
         until = time.monotonic() + 20
