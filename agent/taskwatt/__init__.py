@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import sys
 
-from taskwatt._version import __version__
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from typing import Any
+
+    from taskwatt._version import __version__
 
 __all__ = ["__version__", "instrument", "label", "uninstrument"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from taskwatt import _version
+
+        return _version.__version__
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def instrument() -> None:
