@@ -28,6 +28,8 @@ VARIANTS: Final = {
 """By name: the environment. The last is left out where the accelerator is not built."""
 AGAIN: Final = 2
 PATIENCE_S: Final = 600.0
+PRINTED: Final = 2000
+"""Characters of the last output that are shown of a process that did not end."""
 
 Outcomes: TypeAlias = dict[str, list[str]]
 
@@ -86,20 +88,30 @@ def modules() -> list[str]:
     return sorted(path.stem for path in folder.glob("test_*.py"))
 
 
-def run(variant: str, names: Iterable[str]) -> Run:
-    """`names` as unittest takes them, in one process; CalledProcessError when that process itself failed."""
+def run(variant: str, names: Iterable[str], patience_s: float = PATIENCE_S) -> Run:
+    """`names` as unittest takes them, in one process; CalledProcessError when that process itself failed.
+
+    Of one that does not end in time all tests are said to be so: what it had done until then is not known.
+    """
+    names = list(names)
     with tempfile.TemporaryDirectory(prefix="taskwatt-cpython-") as temporary:
         found = Path(temporary, "outcomes")
         environ = clean_environ(PYTHONHASHSEED="0", **VARIANTS[variant], TASKWATT_DIR=f"{temporary}/taskwatt")
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.cpython.outcomes", str(found), *names],
-            cwd=temporary,
-            env=environ | {"PYTHONPATH": str(REPOSITORY)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PATIENCE_S,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.cpython.outcomes", str(found), *names],
+                cwd=temporary,
+                env=environ | {"PYTHONPATH": str(REPOSITORY)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=patience_s,
+            )
+        except subprocess.TimeoutExpired as late:
+            printed = (late.stdout or b"").decode("utf-8", "replace")[-PRINTED:]
+            return Run(
+                {name: [f"not ended after {patience_s:g} s"] for name in names}, "", 0, dict.fromkeys(names, printed)
+            )
         if not found.exists():
             raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout)
         read: dict[str, Any] = json.loads(found.read_text())

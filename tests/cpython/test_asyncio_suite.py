@@ -21,3 +21,10 @@ def test_cpythons_own_tests_end_as_without_the_agent(module: str, variant: str) 
     compared = comparison.compare(name, variant, comparison.run(PLAIN, [name]))
     assert [str(difference) for difference in compared.differences] == []
     assert compared.steps > 0
+
+
+def test_what_does_not_end_differs_instead_of_ending_the_comparison() -> None:
+    name = "test.test_asyncio.test_locks"
+    late = comparison.run(PLAIN, [name], patience_s=0.01)
+    assert late.outcomes == {name: ["not ended after 0.01 s"]}
+    assert name in comparison.different(comparison.run(PLAIN, [name]), late)
