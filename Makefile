@@ -8,7 +8,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test test-pythons test-asyncio sanitize demo example check bench peers faults e2e clean
+.PHONY: test test-pythons pythons test-asyncio sanitize demo example check bench peers faults e2e clean
 .NOTPARALLEL:
 
 # Two tests at a time (tests/conftest.py says which), since most of them wait. PYTEST_ARGS="-n 0": one at a time.
@@ -22,6 +22,14 @@ test-pythons:
 	@for version in $(OTHER_PYTHONS); do \
 		python=$$(tests/support/interpreter "$$version") || { echo "Python $$version is not here: not tested."; continue; }; \
 		$(MAKE) test PYTHON="$$python" VENV=".venv-$$version" PYTEST_ARGS="$(CLOSEST) $(PYTEST_ARGS)" || exit; \
+	done
+
+# Their virtual environments alone. MADE=.fast: no more than their accelerators.
+MADE := .dev
+pythons:
+	@for version in $(OTHER_PYTHONS); do \
+		python=$$(tests/support/interpreter "$$version") || continue; \
+		$(MAKE) ".venv-$$version/$(MADE)" PYTHON="$$python" VENV=".venv-$$version" || exit; \
 	done
 
 demo: $(VENV)/.demo
