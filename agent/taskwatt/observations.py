@@ -293,7 +293,9 @@ class LoopTally(NamedTuple):
     ready_max: int = 0
     """Since the last reading."""
     slow_steps: int = 0
-    """Steps longer than the stall threshold."""
+    """Steps longer than the stall threshold: all of them, where records of stalls are a sample."""
+    slow_s: float = 0.0
+    """How long they took together."""
     partial: str = ""
     """What of it cannot be seen, as a phrase; empty when all can."""
 

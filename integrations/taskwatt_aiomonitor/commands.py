@@ -52,13 +52,14 @@ def lag(agent: Agent) -> Sequence[str]:
         return ["No event loop of this process ran in the window."]
     rows = [f"{'loop':<24}{'busy':>7}{'p50':>10}{'p99':>10}{'stalls':>8}  longest stall"]
     for loop in agent.window.loops:
-        stalls = sum(number for number, _ in loop.stalls.values())
         worst = loop.worst
         where = f"{worst.duration_s * 1e3:.0f} ms, {worst.cause}" if worst is not None else "-"
         if worst is not None and worst.code is not None:
             where += f", {worst.code.function} ({worst.code.file}:{worst.code.line})"
         p50, p99 = (f"{loop.delay_quantile(share) * 1e3:.1f} ms" for share in (0.5, 0.99))
-        rows.append(f"{shortened(loop.name, 23):<24}{loop.utilization:>7.0%}{p50:>10}{p99:>10}{stalls:>8}  {where}")
+        rows.append(
+            f"{shortened(loop.name, 23):<24}{loop.utilization:>7.0%}{p50:>10}{p99:>10}{loop.slow_steps:>8}  {where}"
+        )
         if loop.partial:
             rows.append(f"{'':<24}partial: {loop.partial}")
     return rows

@@ -177,7 +177,7 @@ class Accelerated:
     def _slow(self, _: Any, figures: Any, start: float, duration_s: float, cpu_s: float) -> None:
         thread = loop_threads.here.thread
         if thread is not None:
-            thread.figures.slow_steps += 1
+            thread.figures.slow_step(duration_s)
             loop_threads.tell(loop_threads.on_slow, thread, figures.owner.name, start, duration_s, cpu_s)
 
     def _settle(self) -> None:

@@ -27,7 +27,7 @@ class LoopFigures:
 
     __slots__ = (
         "busy_s", "cpu_s", "idle_s", "iterations", "kind", "long_periods", "long_s", "partial", "read",
-        "ready", "ready_max", "run_delay_s", "running", "slow_steps",
+        "ready", "ready_max", "run_delay_s", "running", "slow_s", "slow_steps",
     )  # fmt: skip
 
     def __init__(self, kind: str) -> None:
@@ -42,6 +42,7 @@ class LoopFigures:
         """Of loops that have ended; what running ones used is added when read. So is the next one."""
         self.run_delay_s = 0.0
         self.slow_steps = 0
+        self.slow_s = 0.0
         self.ready = [0.0] * (len(READY_BUCKETS) + 1)
         self.ready_max = 0
         self.long_periods = [0] * (len(DELAY_BUCKETS) + 1)
@@ -49,6 +50,10 @@ class LoopFigures:
         self.long_s = [0.0] * (len(DELAY_BUCKETS) + 1)
         self.read: LoopTally | None = None
         """What was told last."""
+
+    def slow_step(self, seconds: float) -> None:
+        self.slow_steps += 1
+        self.slow_s += seconds
 
     def long_period(self, seconds: float) -> None:
         bucket = bisect_left(DELAY_BUCKETS, seconds)
@@ -139,6 +144,7 @@ def _tally(figures: LoopFigures, now: float) -> LoopTally:
         ready=tuple(ready),
         ready_max=ready_max,
         slow_steps=figures.slow_steps,
+        slow_s=figures.slow_s,
         partial=figures.partial,
     )
 
@@ -160,7 +166,7 @@ def run_delay(native_id: int) -> float:
     return int(fields[1]) / 1e9
 
 
-_SUMS: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps")
+_SUMS: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps", "slow_s")
 
 
 def _rest(now: LoopTally, told: LoopTally | None) -> LoopTally:

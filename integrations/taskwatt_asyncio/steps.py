@@ -382,7 +382,7 @@ def _tell_long(thread: LoopThread, stats: CoroutineType, start: float, taken: fl
     if len(stats.costs) < MAX_COSTS:
         stats.costs.append((thread.alive, cpu))
     if taken > loop_threads.threshold_s:
-        thread.figures.slow_steps += 1
+        thread.figures.slow_step(taken)
         loop_threads.tell(loop_threads.on_slow, thread, stats.name, start, taken, cpu)
 
 

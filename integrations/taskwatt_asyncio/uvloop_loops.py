@@ -98,7 +98,7 @@ class Probe:
         if late > SHORT_S * 2:  # libuv's clock ticks in milliseconds
             figures.long_period(min(late, passed))
         if late > loop_threads.threshold_s and figures.slow_steps == self._slow:
-            figures.slow_steps += 1
+            figures.slow_step(late)
             loop_threads.tell(loop_threads.on_slow, thread, "", thread.due, late, min(late, used))
         self._slow = figures.slow_steps
         self._last, self._cpu = now, cpu

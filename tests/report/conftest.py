@@ -98,6 +98,8 @@ def web_window() -> Window:
             delay=tuple(delay),
             ready=tuple(ready),
             ready_max=1,
+            slow_steps=31,
+            slow_s=11.5,
             stalls={"gil": (1, 0.25), "blocking": (7, 2.5)},
             worst=worst,
             partial="protocol callbacks are not seen",

@@ -172,7 +172,7 @@ taskwatt · web, worker: 3 processes · 0.51 of 2 CPUs busy · 0.00 wasted · la
 
 LOOPS = """\
 event loop                               busy   waits p50       p99  held up
-MainThread (uvloop, pid 6100)             90%      0.5 ms    149 ms  7x blocking · 1x GIL
+MainThread (uvloop, pid 6100)             90%      0.5 ms    149 ms  31x: blocking 91%, GIL 9%
   longest: 750 ms in shop.serve at fetch  shop.py:7
 Thread-1 (asyncio, pid 6100)               0%        0 ms      0 ms
   partly seen: protocol callbacks are not seen
@@ -184,6 +184,20 @@ def test_loops_and_classes_are_told_each_on_its_line(web: dict[str, Any], idle: 
     text = render(merge([idle, web]), color=False, width=100)
     assert text.startswith(WEB)
     assert LOOPS in text
+
+
+def test_what_held_a_loop_is_told_by_what_there_is_to_tell(web: dict[str, Any]) -> None:
+    def column(**changed: Any) -> str:
+        given = {**web["loops"][0], **changed}
+        loop = {key: value for key, value in given.items() if value is not None}
+        line = render({**web, "loops": [loop]}, color=False, width=100).split("MainThread")[1].splitlines()[0]
+        return line.partition("149 ms")[2].strip()
+
+    one = [{"cause": "own_cpu", "number": 5, "seconds": 0.75}]
+    assert column(stalls=one) == "31x own CPU"
+    assert column(stalls=[]) == "31x"
+    assert column(stalls=[], slow_steps=0) == ""
+    assert column(slow_steps=None, slow_s=None) == "8x: blocking 91%, GIL 9%"  # a document of before it was told
 
 
 WHY_IN_PYTHON = (

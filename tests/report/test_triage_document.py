@@ -216,6 +216,8 @@ def test_loops_are_told_with_what_held_them_up(web: dict[str, Any]) -> None:
             "delay_p50_s": 0.0005,
             "delay_p99_s": 0.149,
             "ready_p95": 1.0,
+            "slow_steps": 31,
+            "slow_s": 11.5,
             "stalls": [
                 {"cause": "blocking", "number": 7, "seconds": 2.5},
                 {"cause": "gil", "number": 1, "seconds": 0.25},
@@ -237,6 +239,8 @@ def test_loops_are_told_with_what_held_them_up(web: dict[str, Any]) -> None:
             "delay_p50_s": 0.0,
             "delay_p99_s": 0.0,
             "ready_p95": 0.0,
+            "slow_steps": 0,
+            "slow_s": 0.0,
             "stalls": [],
             "worst": None,
             "partial": None,
@@ -256,6 +260,9 @@ def test_a_document_from_before_there_were_loops_is_still_one(idle: dict[str, An
     assert well_formed(older)
     assert merge([older]) == idle
     assert merge([older, web])["loops"] == web["loops"]
+    loop = {key: value for key, value in web["loops"][0].items() if key not in ("slow_steps", "slow_s")}
+    assert well_formed({**web, "loops": [loop]})
+    assert not well_formed({**web, "loops": [{**loop, "slow_steps": "many"}]})
 
 
 @pytest.mark.parametrize("wrong", [{"loops": [{}]}, {"loops": None}, {"carriers": [1]}, {"loops": ["MainThread"]}])

@@ -31,7 +31,9 @@ def blocked(cause: StallCause = "blocking", number: int = 33, cpu_s: float = 0.3
         "iterations": 70,
         "run_delay_s": 0.2,
         "delay": delays(s0_0005=1.7, s0_1=3.3, s0_25=5.0),
-        "stalls": {cause: (number, 0.25 * number)},
+        "slow_steps": number,
+        "slow_s": 0.25 * number,
+        "stalls": {cause: (min(number, 5), 0.25 * min(number, 5))},
         "worst": stall(cause),
         **figures,
     }
@@ -85,6 +87,23 @@ def test_each_cause_is_told(cause: StallCause) -> None:
     assert said(blocked(cause)) == [("found", cause, "app.charge")]
 
 
+def test_every_step_counts_however_few_left_a_record() -> None:
+    """Records are bounded to one in two seconds of a route: five, where thirty steps held the loop for 45 %."""
+    lag = delays(s0_0005=5.5, s0_1=3.0, s0_15=1.5)
+    often = blocked("own_cpu", 30, slow_s=4.5, stalls={"own_cpu": (5, 0.75)}, delay=lag)
+    (finding,) = loop_blocked.check(window(HANDLER, loops=(often,)))
+    assert ", and 45% of the time it is held, 30 times, 0.26 s at the longest, " in finding.summary
+    assert finding.evidence[1] == Evidence("stalls", 30, 3, 30)
+    assert said(replace(often, stalls={"own_cpu": (1, 0.15)})) == [("found", "own_cpu", "app.charge")]
+
+
+def test_one_step_is_told_as_one() -> None:
+    (finding,) = loop_blocked.check(window(HANDLER, loops=(blocked(number=1, delay=delays(s0_0005=1.0, s5_0=9.0)),)))
+    assert ", and 90% of the time it is held, once, 0.26 s at the longest, " in finding.summary
+    (finding,) = loop_blocked.check(window(HANDLER, loops=(blocked(number=1, delay=delays(s0_0005=9.6, s0_25=0.4)),)))
+    assert ", but only 1 step held it (threshold 3); " in finding.summary
+
+
 def test_the_cause_of_most_of_the_time_is_told() -> None:
     mixed = blocked(stalls={"own_cpu": (9, 1.1), "blocking": (3, 4.0), "gil": (1, 0.1)}, worst=stall("blocking"))
     assert said(mixed) == [("found", "blocking", "app.charge")]
@@ -96,7 +115,7 @@ def test_a_loop_that_is_held_for_seconds_needs_no_three_stalls() -> None:
 
 
 def test_without_a_stack_the_longest_type_is_named() -> None:
-    unseen = blocked(worst=None, stalls={})
+    unseen = blocked(number=0, worst=None, stalls={})
     seen = window(HANDLER, replace(IMPORTS, name="app.charge"), loops=(unseen,))
     assert told(seen) == [("found", "unknown", "app.charge")]
     (finding,) = loop_blocked.check(seen)
@@ -104,7 +123,7 @@ def test_without_a_stack_the_longest_type_is_named() -> None:
 
 
 def test_many_short_steps_are_told_as_such() -> None:
-    crowded = blocked(worst=None, stalls={}, ready=ready(1_000, 8.0), ready_max=3_000)
+    crowded = blocked(number=0, worst=None, stalls={}, ready=ready(1_000, 8.0), ready_max=3_000)
     connections = replace(HANDLER, started=0, completed=0)
     assert told(window(connections, loops=(crowded,))) == [("found", "many_steps", "")]
 
@@ -167,7 +186,7 @@ def test_a_host_that_withholds_the_cpu_has_the_word() -> None:
     ],
 )
 def test_without_a_stall_the_thread_tells_the_cause(cpu_s: float, run_delay_s: float, cause: str) -> None:
-    untold = blocked(cpu_s=cpu_s, run_delay_s=run_delay_s, stalls={}, worst=None)
+    untold = blocked(cpu_s=cpu_s, run_delay_s=run_delay_s, number=0, stalls={}, worst=None)
     seen = window(HANDLER, replace(IMPORTS, name="app.charge"), loops=(untold,))
     assert told(seen) == [("found", cause, "app.charge")]
 

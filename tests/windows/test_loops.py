@@ -256,6 +256,8 @@ def test_a_loop_s_window_is_what_it_did_within_it() -> None:
                         delay=delay(b0=second * 0.5, b7=second * 0.5),
                         ready=ready(second * 0.25, second * 0.5),
                         ready_max=second,
+                        slow_steps=second * 2,
+                        slow_s=second * 0.375,
                         partial="protocol callbacks are not seen",
                     )
                 }
@@ -272,6 +274,8 @@ def test_a_loop_s_window_is_what_it_did_within_it() -> None:
         delay=delay(b0=1.5, b7=1.5),
         ready=ready(0.75, 1.5),
         ready_max=5,
+        slow_steps=6,
+        slow_s=1.125,
         partial="protocol callbacks are not seen",
     )
     assert ticks.loops() == [window]
@@ -319,6 +323,17 @@ def test_stalls_are_told_by_cause_with_the_worst_of_them() -> None:
     assert [one.stalls for one in ticks.loops()] == [{}]
 
 
+def test_steps_are_counted_however_few_of_them_left_a_record() -> None:
+    ticks = Ticks()
+    for second in range(1, 4):
+        told = (stall(),) if second == 1 else ()
+        ticks.tick(
+            *told, own=tallies(loops={"MainThread": loop(8 * second, slow_steps=7 * second, slow_s=1.5 * second)})
+        )
+    (found,) = ticks.loops()
+    assert (found.slow_steps, found.slow_s, found.stalls) == (21, 4.5, {"blocking": (1, 0.25)})
+
+
 def test_stalls_of_a_loop_that_has_ended_are_among_those_that_ended() -> None:
     ticks = Ticks()
     ticks.tick(stall(loop="Thread-1"), own=tallies(loops={ENDED: loop(8)}))
@@ -328,7 +343,9 @@ def test_stalls_of_a_loop_that_has_ended_are_among_those_that_ended() -> None:
 def test_a_stall_of_a_loop_that_nobody_counted_is_told_all_the_same() -> None:
     ticks = Ticks()
     ticks.tick(stall())
-    assert ticks.loops() == [LoopWindow("MainThread", stalls={"blocking": (1, 0.25)}, worst=stall())]
+    assert ticks.loops() == [
+        LoopWindow("MainThread", slow_steps=1, slow_s=0.25, stalls={"blocking": (1, 0.25)}, worst=stall())
+    ]
 
 
 def test_a_tick_in_which_a_loop_was_held_up_is_told_apart() -> None:

@@ -71,7 +71,7 @@ def _told(what: str, each: Iterable[str], paint: Paint, width: int) -> list[str]
 
 def _loop(one: Mapping[str, Any], name: int, paint: Paint, width: int) -> list[str]:
     who = f"{one['name']} ({one['kind']}{', pid ' + str(one['pid']) if one['pid'] else ''})"
-    stalls = " · ".join(f"{each['number']}x {_CAUSES.get(each['cause'], each['cause'])}" for each in one["stalls"])
+    stalls = _held(one)
     line = (
         f"{shortened(who, name):<{name}} {one['utilization']:>6.0%} {_time(one['delay_p50_s']):>11} "
         f"{_time(one['delay_p99_s']):>9}  "
@@ -83,6 +83,19 @@ def _loop(one: Mapping[str, Any], name: int, paint: Paint, width: int) -> list[s
         task = f" in {worst['task']}" if worst["task"] else ""
         lines += wrapped(f"  longest: {_time(worst['duration_s'])}{task}{where}", width, indent="    ")
     return lines
+
+
+def _held(one: Mapping[str, Any]) -> str:
+    """How often, which is counted; and by what, which only the records of some of these steps tell."""
+    told: Sequence[Mapping[str, Any]] = one["stalls"]
+    number = one.get("slow_steps", sum(each["number"] for each in told))
+    if not number:
+        return ""
+    named = [(_CAUSES.get(each["cause"], each["cause"]), each["seconds"]) for each in told]
+    total = sum(seconds for _, seconds in named)
+    if len(named) < 2 or total <= 0:
+        return f"{number:,.0f}x {named[0][0] if named else ''}".rstrip()
+    return f"{number:,.0f}x: " + ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in named)
 
 
 def _code(code: Mapping[str, Any]) -> str:

@@ -29,6 +29,8 @@ def loops(windows: Sequence[LoopWindow], process_class: ProcessClass, pid: int |
             "delay_p50_s": _number(one.delay_quantile(0.5)),
             "delay_p99_s": _number(one.delay_quantile(0.99)),
             "ready_p95": one.ready_quantile(0.95),
+            "slow_steps": one.slow_steps,
+            "slow_s": _number(one.slow_s),
             "stalls": [
                 {"cause": cause, "number": number, "seconds": _number(seconds)}
                 for cause, (number, seconds) in sorted(one.stalls.items(), key=lambda item: -item[1][1])

@@ -142,5 +142,15 @@ _LOOP: Shape = {
     "worst": _maybe(_WORST),
     "partial": _maybe(_text),
 }
-_LATER: dict[str, Shape] = {"loops": [_LOOP], "carriers": [_text]}
+_LOOP_LATER: dict[str, Shape] = {"slow_steps": _number, "slow_s": _number}
+"""What loops of earlier documents do not have."""
+
+
+def _loop(value: Any) -> bool:
+    return _fits(value, _LOOP) and all(
+        key not in value or _fits(value[key], shape) for key, shape in _LOOP_LATER.items()
+    )
+
+
+_LATER: dict[str, Shape] = {"loops": [_loop], "carriers": [_text]}
 """What documents of the first version of the schema do not have. (`classes` is made anew by whoever reads.)"""

@@ -82,7 +82,7 @@ def check(window: Window) -> tuple[Finding, ...]:
 def _is_blocked(loop: LoopWindow) -> bool:
     if loop.delay_quantile(0.99) < LAG_S:
         return False
-    return _stalls(loop) >= STALLS or loop.delay_quantile(OFTEN) >= LAG_S
+    return loop.slow_steps >= STALLS or loop.delay_quantile(OFTEN) >= LAG_S
 
 
 def _explained(loop: LoopWindow, window: Window) -> str:
@@ -102,15 +102,14 @@ def _explained(loop: LoopWindow, window: Window) -> str:
 
 def _finding(loop: LoopWindow, window: Window) -> Finding:
     cause, lag = _cause(loop), loop.delay_quantile(0.99)
-    stalled = sum(seconds for _, seconds in loop.stalls.values()) / window.seconds
-    held = min(1.0, max(stalled, _late_share(loop)))
-    many_steps = not loop.stalls and _longest(window) < LAG_S
+    held = min(1.0, max(loop.slow_s / window.seconds, _late_share(loop)))
+    many_steps = not loop.slow_steps and _longest(window) < LAG_S
     why, next_step = ("by many short steps", MANY_STEPS) if many_steps else CAUSES[cause]
     code = loop.worst.code if loop.worst is not None else None
     task = _holder(loop, window)
     at = f", at {code.function} ({code.file}:{code.line})" if code is not None else ""
     longest = f", {loop.worst.duration_s:.2g} s at the longest" if loop.worst is not None else ""
-    times = f", {_stalls(loop):,} times{longest}" if loop.stalls else ""
+    times = f", {'once' if loop.slow_steps == 1 else f'{loop.slow_steps:,} times'}{longest}" if loop.slow_steps else ""
     who = f"{task} holds" if task and not many_steps else "Something holds"
     return Finding(
         cause=CAUSE,
@@ -125,7 +124,7 @@ def _finding(loop: LoopWindow, window: Window) -> Finding:
         ),
         evidence=(
             _lag(loop, window),
-            Evidence("stalls", _stalls(loop), STALLS, _stalls(loop)),
+            Evidence("stalls", loop.slow_steps, STALLS, loop.slow_steps),
             Evidence("utilization", loop.utilization, 1.0, loop.iterations),
             Evidence("loop_cpus", loop.cpu_s / window.seconds, 1.0, int(window.seconds)),
         ),
@@ -149,10 +148,6 @@ def _ruled_out(loop: LoopWindow, window: Window, cause: StallCause) -> tuple[str
 
 def _lag(loop: LoopWindow, window: Window) -> Evidence:
     return Evidence("lag_p99_s", loop.delay_quantile(0.99), LAG_S, int(window.seconds))
-
-
-def _stalls(loop: LoopWindow) -> int:
-    return sum(number for number, _ in loop.stalls.values())
 
 
 def _cause(loop: LoopWindow) -> StallCause:
@@ -192,8 +187,8 @@ def _holding_type(loop: LoopWindow, window: Window) -> str:
 
 def _quiet(window: Window) -> Finding:
     worst = max(window.loops, key=lambda loop: loop.delay_quantile(0.99))
-    lag, stalls = worst.delay_quantile(0.99), _stalls(worst)
-    often = f", but only {stalls} steps held it (threshold {STALLS})" if lag >= LAG_S else ""
+    lag, number = worst.delay_quantile(0.99), worst.slow_steps
+    often = f", but only {number} step{'' if number == 1 else 's'} held it (threshold {STALLS})" if lag >= LAG_S else ""
     summary = (
         f"Of a hundred arrivals, 99 wait {lag * 1e3:.1f} ms at the most (threshold {LAG_S * 1e3:g} ms){often}; the "
         f"loop is busy {worst.utilization:.0%} of the time."

@@ -36,7 +36,7 @@ ENTRIES: Final = 128
 _LOOPS, _EXECUTORS = 16, 8
 _TYPES: Final = ENTRIES - _LOOPS - _EXECUTORS - 2
 
-_MAGIC: Final = b"twtally1"
+_MAGIC: Final = b"twtally2"
 _HEAD: Final = Struct("<8sI")
 """Magic, number of the snapshot."""
 _HEAD_SIZE: Final = 16
@@ -58,6 +58,7 @@ _COSTS_AT: Final = len(_COUNTED) + 2
 _COSTS: Final = (_NUMBERS - _COSTS_AT) // 2
 _OF_LOOP: Final = (
     "running", "iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "ready_max", "slow_steps",
+    "slow_s",
 )  # fmt: skip
 _DELAY_AT: Final = len(_OF_LOOP)
 _READY_AT: Final = _DELAY_AT + len(DELAY_BUCKETS) + 1

@@ -182,8 +182,12 @@ class LoopWindow:
     ready: tuple[float, ...] = (0.0,) * (len(READY_BUCKETS) + 1)
     """Busy seconds by ready handles (READY_BUCKETS)."""
     ready_max: int = 0
+    slow_steps: int = 0
+    """Steps above the stall threshold: all of them."""
+    slow_s: float = 0.0
+    """How long they took together."""
     stalls: Mapping[StallCause, tuple[int, float]] = field(default_factory=dict[StallCause, tuple[int, float]])
-    """(number, seconds) of steps above the threshold, by cause."""
+    """(number, seconds) of those of them that left a record, by cause. They are bounded: good for shares."""
     worst: Stall | None = None
     """The longest of them."""
     partial: str = ""

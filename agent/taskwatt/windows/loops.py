@@ -34,7 +34,7 @@ LOOPS: Final = 64
 PROCESSES: Final = 64
 """Interpreters kept of one tick."""
 
-_PLAIN: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps")
+_PLAIN: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps", "slow_s")
 _DELAY_AT: Final = len(_PLAIN)
 _READY_AT: Final = _DELAY_AT + len(DELAY_BUCKETS) + 1
 _UNKNOWN_AT: Final = _READY_AT + len(READY_BUCKETS) + 1
@@ -235,8 +235,15 @@ def _began_anew(before: LoopTally, now: LoopTally) -> bool:
 def _vector(tally: LoopTally) -> Vector:
     unknown = isnan(tally.run_delay_s)
     run_delay_s = 0.0 if unknown else tally.run_delay_s
-    plain = (tally.iterations, tally.busy_s, tally.idle_s, tally.cpu_s, run_delay_s, tally.slow_steps)
-    return (*plain, *tally.delay, *tally.ready, float(tally.iterations if unknown else 0))
+    plain = (tally.iterations, tally.busy_s, tally.idle_s, tally.cpu_s, run_delay_s)
+    return (
+        *plain,
+        tally.slow_steps,
+        tally.slow_s,
+        *tally.delay,
+        *tally.ready,
+        float(tally.iterations if unknown else 0),
+    )
 
 
 def _loop_window(
@@ -244,11 +251,14 @@ def _loop_window(
 ) -> LoopWindow:
     found = LoopWindow(name, kind[0], partial=kind[1])
     if stalls is not None:
-        found = replace(found, stalls=dict(stalls.by_cause), worst=stalls.worst)
+        # A record may arrive a tick before the figures, and from a loop that nobody counted: it happened as well.
+        number = sum(each for each, _ in stalls.by_cause.values())
+        seconds = sum(each for _, each in stalls.by_cause.values())
+        found = replace(found, slow_steps=number, slow_s=seconds, stalls=dict(stalls.by_cause), worst=stalls.worst)
     if not figures:
         return found
     sums = [max(0.0, value) for value in figures]
-    iterations, busy_s, idle_s, cpu_s, run_delay_s, _ = sums[:_DELAY_AT]
+    iterations, busy_s, idle_s, cpu_s, run_delay_s, slow_steps, slow_s = sums[:_DELAY_AT]
     return replace(
         found,
         iterations=round(iterations),
@@ -259,4 +269,6 @@ def _loop_window(
         delay=tuple(sums[_DELAY_AT:_READY_AT]),
         ready=tuple(sums[_READY_AT:_UNKNOWN_AT]),
         ready_max=round(ready_max),
+        slow_steps=max(found.slow_steps, round(slow_steps)),
+        slow_s=max(found.slow_s, slow_s),
     )
