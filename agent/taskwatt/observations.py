@@ -296,6 +296,9 @@ class LoopTally(NamedTuple):
     """Steps longer than the stall threshold: all of them, where records of stalls are a sample."""
     slow_s: float = 0.0
     """How long they took together."""
+    late_s: float = 0.0
+    """Of it: for which a timer came late although no step that is seen was so long (uvloop): there were many short
+    ones, or one that nobody sees, such as a protocol callback."""
     partial: str = ""
     """What of it cannot be seen, as a phrase; empty when all can."""
 

@@ -26,7 +26,7 @@ class LoopFigures:
     """Written on the loop's thread alone; loops of several threads of one name may lose an addition between them."""
 
     __slots__ = (
-        "busy_s", "cpu_s", "idle_s", "iterations", "kind", "long_periods", "long_s", "partial", "read",
+        "busy_s", "cpu_s", "idle_s", "iterations", "kind", "late_s", "long_periods", "long_s", "partial", "read",
         "ready", "ready_max", "run_delay_s", "running", "slow_s", "slow_steps",
     )  # fmt: skip
 
@@ -43,6 +43,7 @@ class LoopFigures:
         self.run_delay_s = 0.0
         self.slow_steps = 0
         self.slow_s = 0.0
+        self.late_s = 0.0
         self.ready = [0.0] * (len(READY_BUCKETS) + 1)
         self.ready_max = 0
         self.long_periods = [0] * (len(DELAY_BUCKETS) + 1)
@@ -145,6 +146,7 @@ def _tally(figures: LoopFigures, now: float) -> LoopTally:
         ready_max=ready_max,
         slow_steps=figures.slow_steps,
         slow_s=figures.slow_s,
+        late_s=figures.late_s,
         partial=figures.partial,
     )
 
@@ -166,7 +168,7 @@ def run_delay(native_id: int) -> float:
     return int(fields[1]) / 1e9
 
 
-_SUMS: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps", "slow_s")
+_SUMS: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps", "slow_s", "late_s")
 
 
 def _rest(now: LoopTally, told: LoopTally | None) -> LoopTally:

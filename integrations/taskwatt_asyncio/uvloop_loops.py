@@ -44,7 +44,7 @@ class Probe:
         self._timer: Any = None
         self._last = perf_counter()
         self._cpu = thread_time()
-        self._slow = thread.figures.slow_steps
+        self._slow_s = thread.figures.slow_s
         self._released = self._quiet = False
         self._arm(PERIOD_S)
 
@@ -97,10 +97,12 @@ class Probe:
         figures.ready[0] += busy
         if late > SHORT_S * 2:  # libuv's clock ticks in milliseconds
             figures.long_period(min(late, passed))
-        if late > loop_threads.threshold_s and figures.slow_steps == self._slow:
-            figures.slow_step(late)
-            loop_threads.tell(loop_threads.on_slow, thread, "", thread.due, late, min(late, used))
-        self._slow = figures.slow_steps
+        untold = late - (figures.slow_s - self._slow_s)  # by steps of tasks, each of which told of itself
+        if untold > loop_threads.threshold_s:
+            figures.slow_step(untold)
+            figures.late_s += untold
+            loop_threads.tell(loop_threads.on_slow, thread, "", thread.due, untold, min(untold, used))
+        self._slow_s = figures.slow_s
         self._last, self._cpu = now, cpu
         was_quiet, self._quiet = self._quiet, busy <= passed * _QUIET
         if was_quiet and self._quiet and thread.guarded:

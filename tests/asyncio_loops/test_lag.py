@@ -117,12 +117,41 @@ def test_a_blocking_protocol_callback_is_caught_on_uvloop_too(slow: list[Slow]) 
             transport.close()
             await asyncio.sleep(0.03)
 
+    late_s = 0.0
     for kind in ("uvloop", "asyncio"):
         slow.clear()
         run(main(), kind)
         assert [name for name, _, _ in slow] == [{"uvloop": "", "asyncio": "data_received"}[kind]]
         assert slow[0][1] >= 0.12
+        late_s = slow[0][1] if kind == "uvloop" else late_s
+        assert loops()["MainThread"].late_s == late_s
         assert sum(loops()["MainThread"].delay[8:]) > 0.02
+
+
+def test_on_uvloop_short_steps_of_tasks_that_hold_it_are_time_of_no_long_step(slow: list[Slow]) -> None:
+    """A second of them, one after another, and a long one of a task that tells of itself."""
+
+    async def short() -> None:
+        time.sleep(0.005)  # noqa: ASYNC251  # what is tested
+
+    async def long() -> None:
+        time.sleep(0.2)  # noqa: ASYNC251  # what is tested
+
+    async def main() -> None:
+        await asyncio.sleep(0.03)
+        await asyncio.gather(*(short() for _ in range(200)))
+        await asyncio.sleep(0.03)
+        await asyncio.create_task(long())
+        await asyncio.sleep(0.03)
+
+    run(main(), "uvloop")
+    late_s = sum(seconds for name, seconds, _ in slow if not name)
+    one = loops()["MainThread"]
+    assert "long" in [name for name, _, _ in slow]
+    assert late_s >= 0.9
+    assert one.late_s == pytest.approx(late_s)
+    assert one.slow_steps == len(slow)
+    assert one.slow_s == pytest.approx(sum(seconds for _, seconds, _ in slow))
 
 
 done: asyncio.Event

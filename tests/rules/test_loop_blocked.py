@@ -13,7 +13,7 @@ from taskwatt.observations import CodeSite, Stall, StallCause
 from taskwatt.rules import loop_blocked
 from taskwatt.rules.finding import Evidence, Finding
 from taskwatt.windows import CoroutineWindow, HostWindow, InterpreterWindow, LoopWindow, Window
-from tests.rules.loop_windows import COLLECT, HANDLER, JOB, delays, loop, ready, window
+from tests.rules.loop_windows import COLLECT, ENRICH, EXPORT, HANDLER, JOB, delays, loop, ready, uvloop, window
 
 SITE = CodeSite("app.charge", "charge", "app.py", 31, 1.0, 33)
 IMPORTS = CoroutineWindow("app.main", steps=3, cpu_s=0.3, wall_s=0.4, longest_s=0.35)
@@ -163,6 +163,37 @@ def test_a_request_is_named_by_its_route_and_explained_by_its_type() -> None:
     assert told(window(COLLECT, loops=(held,))) == CLEAR
     elsewhere = blocked("own_cpu", worst=routed._replace(task="app.other"))
     assert told(window(COLLECT, loops=(elsewhere,))) == [("found", "own_cpu", "GET /report/{id}")]
+
+
+LATE = uvloop(
+    4.2,
+    busy_s=6.5,
+    slow_steps=22,
+    slow_s=6.3,
+    late_s=3.4,
+    delay=delays(s0_0005=7.0, s0_5=3.0),
+    stalls={"own_cpu": (5, 1.0)},
+    worst=stall("own_cpu", "", None),
+)
+CROWD = replace(ENRICH, started=0, completed=0, wall_s=5.0)
+"""Of connections: nobody starts them in the window, so that it is no fan-out."""
+
+
+def test_on_uvloop_many_short_steps_are_told_as_such() -> None:
+    assert told(window(CROWD, loops=(LATE,))) == [("found", "many_steps", "")]
+    (finding,) = loop_blocked.check(window(CROWD, loops=(LATE,)))
+    assert finding.summary.startswith("Something holds the event loop by many short steps: ")
+    assert told(window(ENRICH, EXPORT, loops=(LATE,))) == CLEAR  # fan_out says it
+
+
+def test_on_uvloop_what_is_not_seen_is_laid_at_nobody_s_door() -> None:
+    """Late by a protocol callback: short steps beside it fill nothing, and one that was long once was not it."""
+    beside = replace(CROWD, wall_s=0.4, steps=48_000)
+    (finding,) = loop_blocked.check(window(beside, loops=(replace(LATE, worst=stall("own_cpu", "")),)))
+    assert (finding.subtype, finding.task, finding.code) == ("own_cpu", "", SITE)
+    assert finding.ruled_out == ("A lack of CPU: it waited 0.00 s of each second for one.",)
+    starved = replace(LATE, stalls={"starved": (5, 1.0)}, run_delay_s=2.2, cpu_s=1.0)
+    assert told(window(CROWD, loops=(starved,))) == [("found", "starved", "")]
 
 
 def test_a_host_that_withholds_the_cpu_has_the_word() -> None:

@@ -32,7 +32,7 @@ FULL = Tallies(
     {
         "MainThread": LoopTally(
             "uvloop", True, 30, 1.5, 0.5, 0.25, 0.125, tuple(map(float, range(len(DELAY_BUCKETS) + 1))),
-            tuple(map(float, range(len(READY_BUCKETS) + 1))), 9, 5, 0.875, "protocol callbacks are not seen",
+            tuple(map(float, range(len(READY_BUCKETS) + 1))), 9, 5, 0.875, 0.5, "protocol callbacks are not seen",
         )
     },
     {"to_thread": ExecutorTally(7, 0.25, 2)},

@@ -258,6 +258,7 @@ def test_a_loop_s_window_is_what_it_did_within_it() -> None:
                         ready_max=second,
                         slow_steps=second * 2,
                         slow_s=second * 0.375,
+                        late_s=second * 0.25,
                         partial="protocol callbacks are not seen",
                     )
                 }
@@ -276,6 +277,7 @@ def test_a_loop_s_window_is_what_it_did_within_it() -> None:
         ready_max=5,
         slow_steps=6,
         slow_s=1.125,
+        late_s=0.75,
         partial="protocol callbacks are not seen",
     )
     assert ticks.loops() == [window]

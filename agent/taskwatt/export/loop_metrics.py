@@ -197,8 +197,9 @@ class LoopInstruments:
 
     def _ready(self, _: CallbackOptions) -> Iterable[Observation]:
         running: list[LoopTally] = self._observed.loops.running
-        if running:
-            yield Observation(max(one.ready_max for one in running), {_CLASS: self._class})
+        seen = [one.ready_max for one in running if one.ready_max or not one.partial]
+        if seen:
+            yield Observation(max(seen), {_CLASS: self._class})
 
     def _sums(self, field: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:

@@ -28,7 +28,7 @@ def loops(windows: Sequence[LoopWindow], process_class: ProcessClass, pid: int |
             "utilization": _number(one.utilization),
             "delay_p50_s": _number(one.delay_quantile(0.5)),
             "delay_p99_s": _number(one.delay_quantile(0.99)),
-            "ready_p95": one.ready_quantile(0.95),
+            "ready_p95": one.ready_quantile(0.95) if one.ready_known else None,
             "slow_steps": one.slow_steps,
             "slow_s": _number(one.slow_s),
             "stalls": [

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from taskwatt.observations import DELAY_BUCKETS, StallCause
 from taskwatt.rules import fan_out, gil_contention, oversubscription, rescan, starved
 from taskwatt.rules.finding import SETTLED_IN_S, Evidence, Finding, clear, conclude, not_enough_data
-from taskwatt.rules.loop_share import NO_LOOP, ratio
+from taskwatt.rules.loop_share import NO_LOOP, ratio, short_steps_s
 from taskwatt.rules.statistics import host_confidence
 from taskwatt.windows import CoroutineWindow, LoopWindow, Window
 
@@ -103,9 +103,9 @@ def _explained(loop: LoopWindow, window: Window) -> str:
 def _finding(loop: LoopWindow, window: Window) -> Finding:
     cause, lag = _cause(loop), loop.delay_quantile(0.99)
     held = min(1.0, max(loop.slow_s / window.seconds, _late_share(loop)))
-    many_steps = not loop.slow_steps and _longest(window) < LAG_S
+    many_steps = _many_steps(loop, window)
     why, next_step = ("by many short steps", MANY_STEPS) if many_steps else CAUSES[cause]
-    code = loop.worst.code if loop.worst is not None else None
+    code = loop.worst.code if loop.worst is not None and not many_steps else None
     task = _holder(loop, window)
     at = f", at {code.function} ({code.file}:{code.line})" if code is not None else ""
     longest = f", {loop.worst.duration_s:.2g} s at the longest" if loop.worst is not None else ""
@@ -142,7 +142,8 @@ def _ruled_out(loop: LoopWindow, window: Window, cause: StallCause) -> tuple[str
         wait = loop.run_delay_s / window.seconds
         if wait == wait:  # NaN where the kernel does not tell
             said.append(f"A lack of CPU: it waited {wait:.2f} s of each second for one.")
-    said.append(f"Too many tasks at once: {loop.ready_max:,} handles were ready (threshold {fan_out.READY:,}).")
+    if loop.ready_known:
+        said.append(f"Too many tasks at once: {loop.ready_max:,} handles were ready (threshold {fan_out.READY:,}).")
     return tuple(said)
 
 
@@ -162,6 +163,20 @@ def _cause(loop: LoopWindow) -> StallCause:
     return "own_cpu" if loop.cpu_s >= MAINLY * loop.busy_s else told
 
 
+def _many_steps(loop: LoopWindow, window: Window) -> bool:
+    """Is it held although no step is long? Where a late timer tells of it, they must surely fill half of that time."""
+    if not loop.slow_steps:
+        return _longest(window) < LAG_S
+    late_s = sum(one.late_s for one in window.loops)
+    filled = short_steps_s(window) >= MAINLY * late_s
+    return _mostly_late(loop) and filled and _cause(loop) in ("own_cpu", "unknown")
+
+
+def _mostly_late(loop: LoopWindow) -> bool:
+    """Is it unknown of most of the time that it was held, which step held it? (uvloop)"""
+    return loop.late_s > MAINLY * loop.slow_s
+
+
 def _late_share(loop: LoopWindow) -> float:
     """Of the time, in which an arrival would have waited longer than LAG_S."""
     return ratio(sum(loop.delay[DELAY_BUCKETS.index(LAG_S) + 1 :]), sum(loop.delay))
@@ -177,9 +192,11 @@ def _holder(loop: LoopWindow, window: Window) -> str:
 
 
 def _holding_type(loop: LoopWindow, window: Window) -> str:
-    """Of the longest stall; without one that names it, the type that was longest in its long steps."""
+    """Of the longest stall; without one that names it, the type that was longest in its long steps, if it was one."""
     if loop.worst is not None and loop.worst.task:
         return loop.worst.task
+    if _mostly_late(loop):
+        return ""
     long = [one for one in window.coroutines if one.longest_s >= LAG_S]
     heaviest: CoroutineWindow | None = max(long, key=lambda one: one.wall_s, default=None)
     return heaviest.name if heaviest is not None else ""

@@ -58,7 +58,7 @@ _COSTS_AT: Final = len(_COUNTED) + 2
 _COSTS: Final = (_NUMBERS - _COSTS_AT) // 2
 _OF_LOOP: Final = (
     "running", "iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "ready_max", "slow_steps",
-    "slow_s",
+    "slow_s", "late_s",
 )  # fmt: skip
 _DELAY_AT: Final = len(_OF_LOOP)
 _READY_AT: Final = _DELAY_AT + len(DELAY_BUCKETS) + 1

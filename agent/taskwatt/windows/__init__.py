@@ -186,11 +186,18 @@ class LoopWindow:
     """Steps above the stall threshold: all of them."""
     slow_s: float = 0.0
     """How long they took together."""
+    late_s: float = 0.0
+    """Of it: in which no step that is seen was so long (see LoopTally)."""
     stalls: Mapping[StallCause, tuple[int, float]] = field(default_factory=dict[StallCause, tuple[int, float]])
     """(number, seconds) of those of them that left a record, by cause. They are bounded: good for shares."""
     worst: Stall | None = None
     """The longest of them."""
     partial: str = ""
+
+    @property
+    def ready_known(self) -> bool:
+        """Is it seen how many handles are ready? Not in uvloop."""
+        return self.ready_max > 0 or not self.partial
 
     @property
     def utilization(self) -> float:

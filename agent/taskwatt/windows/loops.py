@@ -34,7 +34,7 @@ LOOPS: Final = 64
 PROCESSES: Final = 64
 """Interpreters kept of one tick."""
 
-_PLAIN: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps", "slow_s")
+_PLAIN: Final = ("iterations", "busy_s", "idle_s", "cpu_s", "run_delay_s", "slow_steps", "slow_s", "late_s")
 _DELAY_AT: Final = len(_PLAIN)
 _READY_AT: Final = _DELAY_AT + len(DELAY_BUCKETS) + 1
 _UNKNOWN_AT: Final = _READY_AT + len(READY_BUCKETS) + 1
@@ -240,6 +240,7 @@ def _vector(tally: LoopTally) -> Vector:
         *plain,
         tally.slow_steps,
         tally.slow_s,
+        tally.late_s,
         *tally.delay,
         *tally.ready,
         float(tally.iterations if unknown else 0),
@@ -258,7 +259,7 @@ def _loop_window(
     if not figures:
         return found
     sums = [max(0.0, value) for value in figures]
-    iterations, busy_s, idle_s, cpu_s, run_delay_s, slow_steps, slow_s = sums[:_DELAY_AT]
+    iterations, busy_s, idle_s, cpu_s, run_delay_s, slow_steps, slow_s, late_s = sums[:_DELAY_AT]
     return replace(
         found,
         iterations=round(iterations),
@@ -271,4 +272,5 @@ def _loop_window(
         ready_max=round(ready_max),
         slow_steps=max(found.slow_steps, round(slow_steps)),
         slow_s=max(found.slow_s, slow_s),
+        late_s=late_s,
     )
