@@ -97,6 +97,38 @@ def test_every_step_counts_however_few_left_a_record() -> None:
     assert said(replace(often, stalls={"own_cpu": (1, 0.15)})) == [("found", "own_cpu", "app.charge")]
 
 
+@pytest.mark.parametrize(
+    ("stalls", "cpu_s", "run_delay_s", "cause"),
+    [
+        pytest.param({"starved": (1, 0.3)}, 3.4, 0.9, "own_cpu", id="one step met a neighbour, and its thread ran"),
+        pytest.param({"starved": (2, 0.6)}, 1.9, 1.6, "own_cpu", id="two did, and its thread ran for longer"),
+        pytest.param({"own_cpu": (1, 0.3)}, 0.9, 3.4, "starved", id="one step computed, and its thread waited"),
+        pytest.param({"starved": (5, 1.5)}, 3.4, 0.9, "own_cpu", id="five did, and it waited for less than they took"),
+        pytest.param({"starved": (5, 1.5)}, 2.3, 1.6, "starved", id="five did, and it waited for as long"),
+        pytest.param(
+            {"blocking": (5, 1.5)}, 3.4, 0.9, "own_cpu", id="no time is left in which a call could have waited"
+        ),
+        pytest.param({"blocking": (5, 1.5)}, 2.4, 0.2, "blocking", id="there is, though it computes more"),
+        pytest.param({"blocking": (1, 1.5)}, 2.4, 0.2, "blocking", id="a call that waited is no neighbour's doing"),
+        pytest.param({"gil": (5, 1.5)}, 2.4, nan, "gil", id="nobody knows how long it waited"),
+        pytest.param({"unknown": (5, 1.5)}, 3.4, 0.9, "own_cpu", id="records tell nothing"),
+    ],
+)
+def test_what_the_thread_did_outweighs_few_records_and_those_it_belies(
+    stalls: dict[StallCause, tuple[int, float]], cpu_s: float, run_delay_s: float, cause: str
+) -> None:
+    """Of a loop that was busy for 4.4 s, 2.4 of them in ten slow steps."""
+    held = blocked(
+        number=10, slow_s=2.4, busy_s=4.4, cpu_s=cpu_s, run_delay_s=run_delay_s, stalls=stalls, worst=stall("starved")
+    )
+    assert said(held) == [("found", cause, "app.charge")]
+
+
+def test_few_steps_are_not_shown_as_evidence() -> None:
+    (finding,) = loop_blocked.check(window(HANDLER, loops=(blocked(number=1, delay=delays(s0_0005=1.0, s5_0=9.0)),)))
+    assert finding.evidence[1] == Evidence("lag_p95_s", cast(float, pytest.approx(4.86, abs=0.01)), 0.1, 10)
+
+
 def test_one_step_is_told_as_one() -> None:
     (finding,) = loop_blocked.check(window(HANDLER, loops=(blocked(number=1, delay=delays(s0_0005=1.0, s5_0=9.0)),)))
     assert ", and 90% of the time it is held, once, 0.26 s at the longest, " in finding.summary

@@ -59,6 +59,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "flooded_share": ("time with > 1,000 ready", "{:.1%}"),
     "started": ("tasks started", "{:,.0f}"),
     "lag_p99_s": ("wait of 1 arrival in 100", "{:.2g} s"),
+    "lag_p95_s": ("wait of 1 arrival in 20", "{:.2g} s"),
     "interpreter_late_ms": ("wait for the interpreter", "{:.1f} ms"),
     "loops_waiting": ("loops waiting in a step", "{:.2f}"),
     "threads_cpus": ("CPUs of threads beside it", "{:.2f}"),

@@ -124,7 +124,7 @@ def _finding(loop: LoopWindow, window: Window) -> Finding:
         ),
         evidence=(
             _lag(loop, window),
-            Evidence("stalls", loop.slow_steps, STALLS, loop.slow_steps),
+            _often(loop, window),
             Evidence("utilization", loop.utilization, 1.0, loop.iterations),
             Evidence("loop_cpus", loop.cpu_s / window.seconds, 1.0, int(window.seconds)),
         ),
@@ -151,16 +151,48 @@ def _lag(loop: LoopWindow, window: Window) -> Evidence:
     return Evidence("lag_p99_s", loop.delay_quantile(0.99), LAG_S, int(window.seconds))
 
 
+def _often(loop: LoopWindow, window: Window) -> Evidence:
+    """That it is a state: by the number of steps, or where there were few, by how many arrivals meet them."""
+    if loop.slow_steps >= STALLS:
+        return Evidence("stalls", loop.slow_steps, STALLS, loop.slow_steps)
+    return Evidence("lag_p95_s", loop.delay_quantile(OFTEN), LAG_S, int(window.seconds))
+
+
 def _cause(loop: LoopWindow) -> StallCause:
-    """Of most of the time that it was held; where no stall tells it, what its thread did while it was busy."""
-    told: StallCause = "unknown"
-    if loop.stalls:
-        told = max(loop.stalls, key=lambda cause: loop.stalls[cause][1])
-    if told != "unknown" or not loop.busy_s:
-        return told
+    """Of most of the time of which records tell, unless what its thread did while it was busy says otherwise; without
+    a record that tells it, what the thread did."""
+    told, number = _told(loop)
+    did = _did(loop)
+    spent = {"own_cpu": loop.cpu_s, "starved": loop.run_delay_s}
+    if told in spent and number < STALLS and sum(spent.values()) >= MAINLY * loop.busy_s:
+        # One step that met a neighbour says little of the others.
+        return "starved" if loop.run_delay_s > loop.cpu_s else "own_cpu"
+    if "unknown" in (told, did):
+        return did if told == "unknown" else told
+    rest_s = loop.busy_s - loop.cpu_s - loop.run_delay_s
+    return did if spent.get(told, rest_s) < MAINLY * loop.slow_s * _share(loop, told) else told
+
+
+def _told(loop: LoopWindow) -> tuple[StallCause, int]:
+    """What records say held it longest, and how many of them."""
+    if not loop.stalls:
+        return "unknown", 0
+    told = max(loop.stalls, key=lambda cause: loop.stalls[cause][1])
+    return told, loop.stalls[told][0]
+
+
+def _share(loop: LoopWindow, told: StallCause) -> float:
+    """Of the time of which records tell: what a sample is good for."""
+    return ratio(loop.stalls[told][1], sum(seconds for _, seconds in loop.stalls.values()))
+
+
+def _did(loop: LoopWindow) -> StallCause:
+    """What its thread did for most of its busy time, as far as that names a cause."""
+    if not loop.busy_s:
+        return "unknown"
     if loop.run_delay_s >= MAINLY * loop.busy_s:
         return "starved"
-    return "own_cpu" if loop.cpu_s >= MAINLY * loop.busy_s else told
+    return "own_cpu" if loop.cpu_s >= MAINLY * loop.busy_s else "unknown"
 
 
 def _many_steps(loop: LoopWindow, window: Window) -> bool:
