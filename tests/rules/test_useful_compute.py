@@ -135,3 +135,17 @@ def test_an_attempt_that_never_returns_is_named_with_its_line_while_nothing_has_
     )
     (finding,) = useful_compute.check(window(replace(stuck, code_missing="no ptrace here")))
     assert finding.summary.endswith("has run for 63 s, at a line that is not known: no ptrace here.")
+
+
+def test_it_says_what_was_looked_for_and_not_that_nothing_repeats() -> None:
+    """A schedule that is registered twice, under two names: every attempt ends well, and each has its arrival."""
+    rollup = TaskWindow("shop.rollup", "worker", attempts={"useful": 40}, firsts=40, cpu={"useful": 16.0})
+    (finding,) = useful_compute.check(window(rollup))
+    assert (finding.verdict, finding.next_step) == (
+        "found",
+        (
+            "None of the retries, re-created tasks, spins and polls that are looked for was found. Whether all of this "
+            "work is needed is not known here (a schedule that is registered twice looks like two jobs): where it is, "
+            "add capacity, or profile and optimise the task named here."
+        ),
+    )

@@ -1,6 +1,8 @@
-"""Claim: the CPU is high because there is work, the work is done once, and nothing else explains it.
+"""Claim: the CPU is high because of work that ends well, with about one attempt for each arrival, and no other rule
+found anything.
 
-The answer that saves a night: there is no coordination bug to find. It is said only where no other rule found anything.
+The answer that saves a night of looking for what these rules would have seen. It does not say that the work is needed:
+one job that is scheduled twice, under two names, looks like two jobs.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ AMPLIFICATION = 1.1
 """Attempts for each logical id; 5 % of honest retries stay below."""
 
 NEXT_STEP = (
-    "Nothing repeats and nothing spins: add capacity, or profile and optimise the task named here. "
-    "Changing retries, schedules or queues will not help."
+    "None of the retries, re-created tasks, spins and polls that are looked for was found. Whether all of this work is "
+    "needed is not known here (a schedule that is registered twice looks like two jobs): where it is, add capacity, or "
+    "profile and optimise the task named here."
 )
 
 
