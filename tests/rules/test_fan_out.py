@@ -188,3 +188,13 @@ def test_crowds_and_streams_are_told_apart_under_noise(seed: int) -> None:
     stream = loop(5.0, ready=ready(100, dice.uniform(0.3, 5.0)), ready_max=dice.randrange(101, 1_000))
     job = replace(JOB, started=started)
     assert (said(job, crowd), said(job, stream)) == ([("found", "", "app.job")], CLEAR)
+
+
+def test_a_flood_without_a_crowd_is_told_with_the_condition_that_it_does_not_meet() -> None:
+    (finding,) = fan_out.check(window(CONSUMER, loops=(FLOODED,)))
+    assert finding.verdict == "clear"
+    assert finding.summary == (
+        "At most 50,000 handles were ready in one iteration, and 94.0% of the time went into those with more than "
+        "1,000 (threshold 2%); but at most 1 task of one type was started (threshold 1,000): connections or timers, "
+        "and no crowd."
+    )

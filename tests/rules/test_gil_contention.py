@@ -123,3 +123,27 @@ def test_hogs_and_busy_loops_are_told_apart_under_noise(seed: int) -> None:
     busy = dice.uniform(0.5, 1.0)
     alone = seen(busy + dice.uniform(0.0, 0.2), 5 * busy * dice.uniform(0.2, 1.1), busy)
     assert (said(hogged), said(alone)) == (["found"], CLEAR)
+
+
+def summary(checked: Window) -> str:
+    (finding,) = gil_contention.check(checked)
+    assert finding.verdict == "clear"
+    return finding.summary
+
+
+def test_no_delay_is_laid_at_the_door_of_threads_that_do_nothing() -> None:
+    assert summary(seen(1.0, 361.8, 1.0)) == (
+        "Threads beside the event loop use 0.00 CPUs (threshold 0.3): too little to keep the interpreter from anyone."
+    )
+
+
+def test_loops_that_wait_for_something_else_are_told_so() -> None:
+    assert summary(seen(0.79, 1.02, 0.01, 0.8, 0.8)) == (
+        "Threads beside the event loop use 0.78 CPUs (threshold 0.3), and who wants the interpreter gets it 0.0 ms "
+        "late because of them (threshold 1.5 ms), while 0.80 loops wait for it in a step (threshold 0.2); but who "
+        "wants it gets it 1.0 ms late in all (threshold 3 ms): they wait for something else."
+    )
+    assert summary(seen(1.0, 1.54, 0.01, 0.01)) == (
+        "Threads beside the event loop use 0.99 CPUs (threshold 0.3), and who wants the interpreter gets it 1.5 ms "
+        "late because of them (threshold 1.5 ms), while 0.00 loops wait for it in a step (threshold 0.2)."
+    )

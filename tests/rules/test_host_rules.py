@@ -132,3 +132,14 @@ def test_own_concurrency_and_neighbours_are_told_apart_under_noise(seed: int) ->
     neighbour = HostWindow(cpus, own_cpu=dice.uniform(0.1, 0.6), own_run_delay=dice.uniform(0.3, 0.39))
     assert said(own) == (("found", "concurrency"), CLEAR)
     assert said(neighbour) == (CLEAR, ("found", "neighbour"))
+
+
+def test_one_thread_under_a_quota_is_told_why_it_does_not_compete() -> None:
+    (finding,) = oversubscription.check(window(ONE_UNDER_HALF_A_CPU))
+    assert (finding.verdict, finding.summary) == (
+        "clear",
+        (
+            "Own work asks for 1.00 CPUs where 0.5 may be used: 0.50 too many (threshold 0.25), but one thread alone "
+            "does not compete with itself."
+        ),
+    )

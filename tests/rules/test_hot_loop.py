@@ -139,3 +139,32 @@ def test_spins_and_honest_work_are_told_apart_under_noise(seed: int) -> None:
     pieces = dice.randrange(100, 5_000)
     honest = replace(CRUNCH, steps=pieces, self_wakes=pieces, completed=0, cpu_s=pieces * dice.uniform(2e-4, 2e-2))
     assert (said(spin), said(honest)) == ([("found", "spin", "app.spin")], CLEAR)
+
+
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        pytest.param(
+            CRUNCH,
+            "99% of them after a bare yield (threshold 50%), but it ends once in 206 steps (threshold 1,000)",
+            id="ends",
+        ),
+        pytest.param(
+            replace(CRUNCH, completed=0),
+            "99% of them after a bare yield (threshold 50%), but a step takes 1,998 us (threshold 100 us)",
+            id="works",
+        ),
+        pytest.param(
+            replace(SPIN, steps=2_000, self_wakes=2_000, cpu_s=0.01),
+            "100% of them after a bare yield (threshold 50%), but it uses 0.011 CPUs (threshold 0.02)",
+            id="costs little",
+        ),
+        pytest.param(HANDLER, "0% of them after a bare yield", id="does not yield"),
+    ],
+)
+def test_what_yields_often_is_told_with_the_condition_that_it_does_not_meet(one: CoroutineWindow, why: str) -> None:
+    (finding,) = hot_loop.check(window(one, loops=(loop(one.cpu_s + 0.1),)))
+    assert (finding.verdict, finding.summary.partition(" a second, ")[2]) == (
+        "clear",
+        f"{why}: nothing goes round for nothing.",
+    )

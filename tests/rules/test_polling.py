@@ -143,3 +143,40 @@ def test_polls_and_listeners_are_told_apart_under_noise(seed: int) -> None:
     )
     listener = replace(poll, name="app.hear", sleeping=int(looks * dice.uniform(0.0, 0.2)))
     assert (said(poll), said(listener)) == ([("found", "sleep", "app.poll")], CLEAR)
+
+
+OFTEN = replace(SLEEP_POLL, steps=50_000, cpu_s=0.4)
+
+
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        pytest.param(
+            replace(JOB, steps=450_000, started=150_000, completed=150_000),
+            "it ends once in 3 steps (threshold 100)",
+            id="jobs that sleep once",
+        ),
+        pytest.param(
+            replace(OFTEN, short_waits=90),
+            "it is not sure that most of its waits are short: 45% of 200 last 50 ms at the most (threshold 50%)",
+            id="rests",
+        ),
+        pytest.param(
+            replace(OFTEN, sleeping=90), "only 30% of the looks met it in such a wait (threshold 40%)", id="works"
+        ),
+        pytest.param(replace(OFTEN, cpu_s=60.0), "it works for 1,200 us at each (threshold 1,000 us)", id="a clock"),
+        pytest.param(
+            replace(OFTEN, last=100, woke=40), "40% of its steps make something ready (threshold 20%)", id="a producer"
+        ),
+        pytest.param(replace(OFTEN, looks=9, sleeping=9), "9 looks are too few to be sure", id="a few looks"),
+        pytest.param(replace(SPIN, sleeping=9), "it is hot_loop that tells of it", id="a spin"),
+    ],
+)
+def test_what_uses_more_than_a_poll_may_is_told_with_the_condition_that_it_does_not_meet(
+    one: CoroutineWindow, why: str
+) -> None:
+    (finding,) = polling.check(window(one))
+    assert finding.verdict == "clear"
+    assert finding.summary.partition(" (threshold 0.01)")[2] == f", but {why}."
+    (finding,) = polling.check(window(replace(one, cpu_s=0.0), loops=(loop(0.01),)))
+    assert finding.summary.endswith(" CPUs (threshold 0.01).")

@@ -104,3 +104,15 @@ def test_growing_costs_and_noise_are_told_apart(seed: int) -> None:
     scan = replace(GROWING, costs=tuple((each, each * dice.uniform(4e-7, 7e-7)) for each in alive))
     work = replace(GROWING, costs=tuple((each, dice.uniform(5e-4, 5e-3)) for each in alive))
     assert (said(scan), said(work)) == ([("found", "growing_cost", "app.reap")], CLEAR)
+
+
+@pytest.mark.parametrize(
+    ("looks", "scanning", "why"),
+    [
+        (9, 9, "but 9 looks are too few to be sure."),
+        (300, 150, "but only 50% of the looks met it there (threshold 75%)."),
+    ],
+)
+def test_what_scans_much_is_told_with_the_condition_that_it_does_not_meet(looks: int, scanning: int, why: str) -> None:
+    (finding,) = rescan.check(window(replace(COLLECT, looks=looks, scanning=scanning, scanned=scanning * 3_300)))
+    assert (finding.verdict, finding.summary.partition(": ")[2]) == ("clear", why)

@@ -136,15 +136,22 @@ def _finding(loop: LoopWindow, crowd: CoroutineWindow, window: Window) -> Findin
     )
 
 
+def _most_started(window: Window) -> int:
+    return max((one.started for one in tasks(window)), default=0)
+
+
+def _few(started: int) -> str:
+    were = "task of one type was" if started == 1 else "tasks of one type were"
+    return f"at most {started:,} {were} started (threshold {STARTED:,})"
+
+
 def _quiet(window: Window) -> Finding:
     n = int(window.seconds)
     known = [one for one in window.loops if one.ready_known]
     if not known:
-        started = max((one.started for one in tasks(window)), default=0)
-        busy = max(one.busy_s for one in window.loops) / window.seconds
-        few = f"at most {started:,} tasks of one type were started (threshold {STARTED:,})"
+        started, busy = _most_started(window), max(one.busy_s for one in window.loops) / window.seconds
         idle = f"the loop was busy {busy:.1%} of the time (threshold {FLOODED_S:.0%})"
-        summary = f"No crowd: {few if started < STARTED else idle}."
+        summary = f"No crowd: {_few(started) if started < STARTED else idle}."
         return clear(CAUSE, window, summary, (Evidence("started", started, STARTED, started),))
     loop = max(known, key=lambda one: (_flooded(one, window), one.ready_max))
     share = _flooded(loop, window) / window.seconds
@@ -154,6 +161,10 @@ def _quiet(window: Window) -> Finding:
     )
     summary = (
         f"At most {loop.ready_max:,} handles were ready in one iteration, and {share:.1%} of the time went into those "
-        f"with more than {READY:,} (threshold {FLOODED_S:.0%})."
+        f"with more than {READY:,} (threshold {FLOODED_S:.0%})"
     )
+    if share >= FLOODED_S:
+        few = _few(_most_started(window))
+        return clear(CAUSE, window, f"{summary}; but {few}: connections or timers, and no crowd.", evidence)
+    summary += "."
     return clear(CAUSE, window, summary, evidence)

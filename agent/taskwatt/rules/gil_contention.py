@@ -65,9 +65,8 @@ def check(window: Window) -> tuple[Finding, ...]:
         f"interpreter gets it {1e3 * late:.1f} ms late because of them (threshold {1e3 * LATE_S:g} ms), while "
         f"{interpreter.waiting:.2f} loops wait for it in a step (threshold {WAITING:g})"
     )
-    quiet = clear(CAUSE, window, f"{numbers[:1].upper()}{numbers[1:]}.", evidence)
     if not is_contended(window):
-        return (quiet,)
+        return (clear(CAUSE, window, _quiet(interpreter, threads, numbers), evidence),)
     name = f", most of it in the thread {interpreter.hottest}" if interpreter.hottest else ""
     found = Finding(
         cause=CAUSE,
@@ -82,7 +81,21 @@ def check(window: Window) -> tuple[Finding, ...]:
         ),
         next_step=NEXT_STEP,
     )
-    return conclude((found,), quiet)
+    return conclude((found,), found)
+
+
+def _quiet(one: InterpreterWindow, threads: float, numbers: str) -> str:
+    """The condition that is not met: what comes late where no thread computes is not late because of threads."""
+    if threads < THREADS_CPUS:
+        return (
+            f"Threads beside the event loop use {threads:.2f} CPUs (threshold {THREADS_CPUS:g}): too little to keep "
+            f"the interpreter from anyone."
+        )
+    said = f"{numbers[:1].upper()}{numbers[1:]}"
+    if one.waiting >= WAITING:
+        late = f"{1e3 * one.probe_late_s:.1f} ms late in all (threshold {1e3 * ALL_LATE_S:g} ms)"
+        return f"{said}; but who wants it gets it {late}: they wait for something else."
+    return f"{said}."
 
 
 def _needed(one: InterpreterWindow, window: Window) -> int:

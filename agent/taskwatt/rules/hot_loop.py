@@ -191,14 +191,29 @@ def _step_us(one: CoroutineWindow) -> float:
     return 1e6 * one.cpu_s / one.steps
 
 
+def _nevertheless(one: CoroutineWindow, window: Window) -> str:
+    """Why what yields so often is no spin all the same: the first condition that it does not meet."""
+    if wilson_lower(one.self_wakes, one.steps) <= SELF_WAKES:
+        return ""
+    more, per_end, used = f" (threshold {SELF_WAKES:.0%}), but ", one.steps / max(1, one.ended), cores(one, window)
+    if one.kind != "task":
+        return f"{more}it is no task"
+    if per_end < STEPS_PER_END:
+        return f"{more}it ends once in {per_end:,.0f} steps (threshold {STEPS_PER_END:,})"
+    if _step_us(one) > STEP_US:
+        return f"{more}a step takes {_step_us(one):,.0f} us (threshold {STEP_US:.0f} us)"
+    return f"{more}it uses {used:.3f} CPUs (threshold {NOTICEABLE_CORES:g})"
+
+
 def _quiet(window: Window) -> Finding:
     busiest = max(window.coroutines, key=lambda one: one.steps)
     evidence = (
         Evidence("self_wake_share", wilson_lower(busiest.self_wakes, busiest.steps), SELF_WAKES, busiest.steps),
         Evidence("steps_per_end", busiest.steps / max(1, busiest.ended), STEPS_PER_END, busiest.steps),
     )
+    share = ratio(busiest.self_wakes, busiest.steps)
     summary = (
-        f"Most steps were taken by {busiest.name}, {busiest.steps / window.seconds:,.0f} a second, "
-        f"{ratio(busiest.self_wakes, busiest.steps):.0%} of them after a bare yield: nothing goes round for nothing."
+        f"Most steps were taken by {busiest.name}, {busiest.steps / window.seconds:,.0f} a second, {share:.0%} of them "
+        f"after a bare yield{_nevertheless(busiest, window)}: nothing goes round for nothing."
     )
     return clear(CAUSE, window, summary, evidence)

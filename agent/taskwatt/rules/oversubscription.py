@@ -49,7 +49,10 @@ def check(window: Window) -> tuple[Finding, ...]:
         Evidence("run_delay_per_cpu", run_delay / cpu if cpu else 0.0, EXCESS_SHARE, n),
     )
     numbers = f"own work asks for {demand:.2f} CPUs where {effective:g} may be used"
-    quiet = clear(CAUSE, window, f"{_capital(numbers)}: {excess:.2f} too many (threshold {threshold:.2f}).", evidence)
+    alone = ", but one thread alone does not compete with itself" if excess >= threshold else ""
+    quiet = clear(
+        CAUSE, window, f"{_capital(numbers)}: {excess:.2f} too many (threshold {threshold:.2f}){alone}.", evidence
+    )
     if excess < threshold or demand <= ONE_THREAD_DEMAND:
         return (quiet,)
     quota = (host.throttled_ratio or 0.0) >= THROTTLED

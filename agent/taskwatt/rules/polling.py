@@ -119,6 +119,28 @@ def _finding(one: CoroutineWindow, shape: str, window: Window) -> Finding:
     )
 
 
+def _nevertheless(one: CoroutineWindow, window: Window) -> str:
+    """Why what uses so much is no poll all the same: the first condition that it does not meet."""
+    if cores(one, window) < SLEEP_CORES:
+        return ""
+    idle, per_end = ratio(one.sleeping + one.timed_out, one.looks), one.steps / max(1, one.ended)
+    step_us, woke = 1e6 * one.cpu_s / one.steps, ratio(one.woke, one.last)
+    if one.name in hot_loop.claimed(window):
+        return ", but it is hot_loop that tells of it"
+    if per_end < STEPS_PER_END:
+        return f", but it ends once in {per_end:,.0f} steps (threshold {STEPS_PER_END})"
+    if wilson_lower(one.short_waits, one.waits) <= SHORT_WAITS:
+        short = f"{ratio(one.short_waits, one.waits):.0%} of {one.waits:,} last 50 ms at the most"
+        return f", but it is not sure that most of its waits are short: {short} (threshold {SHORT_WAITS:.0%})"
+    if idle < SLEEPING:
+        return f", but only {idle:.0%} of the looks met it in such a wait (threshold {SLEEPING:.0%})"
+    if step_us > STEP_US:
+        return f", but it works for {step_us:,.0f} us at each (threshold {STEP_US:,.0f} us)"
+    if woke >= WAKES_OTHERS:
+        return f", but {woke:.0%} of its steps make something ready (threshold {WAKES_OTHERS:.0%})"
+    return f", but {one.looks:,} looks are too few to be sure"
+
+
 def _produces(one: CoroutineWindow, shape: str) -> tuple[str, ...]:
     if shape != "sleep" or not one.last:
         return ()
@@ -135,7 +157,7 @@ def _quiet(running: tuple[CoroutineWindow, ...], window: Window) -> Finding:
     )
     summary = (
         f"Nothing polls: {idlest.name} wakes from short or empty waits most, {idlest.steps / window.seconds:,.1f} "
-        f"times a second, and uses {used:.3f} CPUs (threshold {SLEEP_CORES:g})."
+        f"times a second, and uses {used:.3f} CPUs (threshold {SLEEP_CORES:g}){_nevertheless(idlest, window)}."
     )
     if not share:
         summary = "No coroutine was met in a sleep or a read that a timeout ended."

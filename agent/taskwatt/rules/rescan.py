@@ -193,6 +193,12 @@ def _quiet(running: tuple[CoroutineWindow, ...], window: Window) -> Finding:
         return clear(CAUSE, window, "No coroutine was met in asyncio.wait, and no cost grows with the tasks alive.")
     summary = (
         f"{most.name} waits for {_pending(most):,.0f} at once (threshold {PENDING}), and going through them takes "
-        f"{used:.3f} CPUs (threshold {NOTICEABLE_CORES:g}): not worth a word."
+        f"{used:.3f} CPUs (threshold {NOTICEABLE_CORES:g}): "
     )
+    if _pending(most) < PENDING or used < NOTICEABLE_CORES:
+        summary += "not worth a word."
+    else:
+        share = ratio(most.scanning, most.looks)
+        few = f"but only {share:.0%} of the looks met it there (threshold {MOSTLY:.0%})."
+        summary += few if share < MOSTLY else f"but {most.looks:,} looks are too few to be sure."
     return clear(CAUSE, window, summary, evidence)
