@@ -40,10 +40,10 @@ shop.charge retries without backing off: 1,130 of 1,210 attempts ended in a retr
   seen  confidence 0.99 · incident INCIDENT
 
 CPU by task and outcome                                   CPUs  share
-shop.charge                                  retried      0.89  89.0% ██████████████████ waste
-shop.charge                                  failed       0.06   6.0% █ waste
-shop.mail                                    useful       0.03   3.0% █
-(no task)                                    none         0.01   1.0%
+shop.charge                               retried         0.89  89.0% ██████████████████ waste
+shop.charge                               failed          0.06   6.0% █ waste
+shop.mail                                 useful          0.03   3.0% █
+(no task)                                 none            0.01   1.0%
 (unattributed)                                            0.01   1.0%
 by activity: business 82.0% · framework 16.0% · serialization 1.0% · unattributed 1.0%
 

@@ -114,6 +114,7 @@ def test_host_processes_and_ledger_are_told(storm: dict[str, Any]) -> None:
         "wasted_cores": 0.95,
         "useful_ratio": 0.03,
         "unattributed_ratio": 0.01,
+        "claims": [],
         "code": [
             {
                 "task": "shop.charge",
@@ -147,6 +148,7 @@ def test_an_agent_without_a_window_yet_still_has_a_document() -> None:
             "useful_ratio": 0.0,
             "unattributed_ratio": 0.0,
             "rows": [],
+            "claims": [],
             "code": [],
         },
         "findings": [],
