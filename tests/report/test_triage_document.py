@@ -14,7 +14,19 @@ from taskwatt.rules import CAUSES, NOT_WATCHED, retry_storm
 
 
 def test_the_document_holds_exactly_the_contracts_keys(storm: dict[str, Any]) -> None:
-    sections = ["schema", "window_s", "host", "processes", "ledger", "findings", "classes", "loops", "carriers"]
+    sections = [
+        "schema",
+        "window_s",
+        "host",
+        "processes",
+        "ledger",
+        "findings",
+        "classes",
+        "loops",
+        "carriers",
+        "ended_at",
+        "ended_s_ago",
+    ]
     assert list(storm) == sections
     assert {tuple(finding) for finding in storm["findings"]} == {
         (
@@ -155,6 +167,8 @@ def test_an_agent_without_a_window_yet_still_has_a_document() -> None:
         "classes": [not_seen(name) for name in ("web", "worker", "scheduler", "job")],
         "loops": [],
         "carriers": [],
+        "ended_at": None,
+        "ended_s_ago": None,
     }
 
 
@@ -260,7 +274,9 @@ def test_a_document_from_before_there_were_loops_is_still_one(idle: dict[str, An
     assert merge([older, web])["loops"] == web["loops"]
 
 
-@pytest.mark.parametrize("wrong", [{"loops": [{}]}, {"loops": None}, {"carriers": [1]}, {"loops": ["MainThread"]}])
-def test_loops_of_another_shape_make_no_document(web: dict[str, Any], wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"loops": [{}]}, {"loops": None}, {"carriers": [1]}, {"loops": ["MainThread"]}, {"ended_at": "x"}]
+)
+def test_what_came_later_makes_no_document_in_another_shape(web: dict[str, Any], wrong: dict[str, Any]) -> None:
     assert well_formed(web)
     assert not well_formed(web | wrong)

@@ -154,5 +154,12 @@ _LOOP: Shape = {
     "worst": _maybe(_WORST),
     "partial": _maybe(_text),
 }
-_LATER: dict[str, Shape] = {"loops": [_LOOP], "carriers": [_text]}
-"""What documents of the first version of the schema do not have. (`classes` is made anew by whoever reads.)"""
+
+
+def _nothing(value: Any) -> bool:
+    return value is None
+
+
+_LATER: dict[str, Shape] = {"loops": [_LOOP], "carriers": [_text], "ended_at": _nothing, "ended_s_ago": _nothing}
+"""What documents of the first version of the schema do not have. (`classes` is made anew by whoever reads.) No agent
+writes that it has ended."""

@@ -25,6 +25,9 @@ _UNSEEN = 0.0005
 SEVERITY_STYLES: Mapping[str, str] = {"critical": "alarm", "warning": "yellow", "info": "cyan"}
 HEALTHY_CAUSE = "useful_compute"
 
+OVER = "Nothing that is watched runs now: all of this was so before the end."
+SILENT = "Nothing is heard of it any more (it is stopped, or gets no CPU): all of this was so before."
+
 METRICS: Mapping[str, tuple[str, str]] = {
     "amplification": ("attempts per arrival", "{:.1f}"),
     "retry_share": ("share of retries, at least", "{:.0%}"),
@@ -98,19 +101,30 @@ def render(document: Document, *, color: bool, width: int) -> str:
 
 
 def header(document: Document, paint: Paint, width: int) -> list[str]:
-    """What was looked at, for how long, and how busy it was: one line where it fits."""
+    """What was looked at, for how long, and how busy it was: one line where it fits. One more for what has ended."""
     sums, processes = document["ledger"], document["processes"]
     alive = sum(process["alive"] for process in processes)
     ended = len(processes) - alive
     classes = ", ".join(sorted({process["process_class"] for process in processes})) or "nothing"
+    over, at = document["ended_at"] is not None, document["ended_at"] or ""
+    when = f"{_ago(document['ended_s_ago'])}, {at[11:19]} UTC" if over else ""
+    number = ended if over and not alive else alive
+    who = f"{classes}: {number} process{'' if number == 1 else 'es'}"
+    who += f" and {ended} ended" if ended and alive else ""
     parts = [
-        f"{classes}: {alive} process{'' if alive == 1 else 'es'}" + (f" and {ended} ended" if ended else ""),
+        f"{who} {'last heard of' if alive else 'ended'} {when}" if over else who,
         f"{sums['total_cores']:.2f} of {document['host'].get('effective_cpus') or 0:g} CPUs busy",
         f"{sums['wasted_cores']:.2f} wasted",
-        f"last {document['window_s']:.0f} s" + (" before the end" if ended and not alive else ""),
+        f"last {document['window_s']:.0f} s" + (" before that" if over else ""),
     ]
     first, *rest = wrapped(" · ".join(["taskwatt", *parts]), width, indent="  ")
-    return [paint("bold", first[:8]) + paint("dim", first[8:]), *(paint("dim", line) for line in rest)]
+    lines = [paint("bold", first[:8]) + paint("dim", first[8:]), *(paint("dim", line) for line in rest)]
+    said = "" if not over else SILENT if alive else OVER
+    return lines + [paint("yellow", line) for line in wrapped(said, width) if line]
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago" if seconds < 90 else f"{seconds / 60:.0f} min ago"
 
 
 def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]:

@@ -22,7 +22,7 @@ Document: TypeAlias = dict[str, Any]
 
 SCHEMA = "taskwatt.triage/1"
 KEYS = ("schema", "window_s", "host", "processes", "ledger", "findings")
-"""What every document of the schema has; `classes`, `loops` and `carriers` came later."""
+"""What every document of the schema has; the other keys came later."""
 LEDGER_WINDOW_S = 10.0
 """The window that the ledger is shown over; the shortest one there is when the agent keeps no such window."""
 
@@ -74,6 +74,8 @@ def document(
         "classes": classes([told]),
         "loops": loops(window.loops, window.process_class, pid) if window else [],
         "carriers": list(carriers),
+        "ended_at": None,
+        "ended_s_ago": None,
     }
 
 
@@ -89,6 +91,7 @@ def merge(documents: Sequence[Document]) -> Document:
         "classes": classes(documents),
         "loops": [loop for each in documents for loop in each.get("loops", ())],
         "carriers": sorted({carrier for each in documents for carrier in each.get("carriers", ())}),
+        **_end(documents),
     }
     if len(documents) == 1:
         (one,) = documents
@@ -104,6 +107,14 @@ def merge(documents: Sequence[Document]) -> Document:
         "findings": _merged_findings([finding for each in documents for finding in each["findings"]]),
         **everywhere,
     }
+
+
+def _end(documents: Sequence[Document]) -> dict[str, Any]:
+    """That of the last one; None while one runs. An agent never writes it: `freshness` knows."""
+    ends = [(each.get("ended_s_ago"), each.get("ended_at")) for each in documents]
+    running = any(at is None for _, at in ends)
+    ago, at = (None, None) if running else min(ends)
+    return {"ended_at": at, "ended_s_ago": ago}
 
 
 def _busy(loop: Mapping[str, Any]) -> float:
