@@ -127,11 +127,11 @@ def test_a_live_frame_shows_the_finding_the_processes_and_the_ledger(
         "taskwatt · worker: 4 processes · 1.01 of 2 CPUs busy · 0.95 wasted · last 10 s",
         "CRITICAL  retry_storm  shop.charge  0.91 CPUs wasted",
         "",
-        "     PID  class     role      CPUs  started              mode",
-        "    4101  worker    child     0.80  2025-11-24T16:00:01Z records",
-        "    5101  worker    child     0.80  2025-11-24T16:00:01Z records",
-        "    4100  worker    main      0.20  2025-11-24T16:00:00Z records",
-        "    5100  worker    main      0.20  2025-11-24T16:00:00Z records",
+        "     PID  class     role     CPUs now  started              mode",
+        "    4101  worker    child        0.80  2025-11-24T16:00:01Z records",
+        "    5101  worker    child        0.80  2025-11-24T16:00:01Z records",
+        "    4100  worker    main         0.20  2025-11-24T16:00:00Z records",
+        "    5100  worker    main         0.20  2025-11-24T16:00:00Z records",
     ]
 
 
@@ -165,7 +165,7 @@ def test_a_line_that_was_looked_for_in_vain_is_said_with_the_reason(storm: dict[
 WEB = """\
 taskwatt · web, worker: 3 processes · 0.51 of 2 CPUs busy · 0.00 wasted · last 10 s
   web        1 process                  0.50 CPUs  nothing found
-  worker     2 processes                1.00 CPUs  nothing found
+  worker     2 processes                0.01 CPUs  nothing found
   not seen here: scheduler, job
 
 """
@@ -200,6 +200,22 @@ def test_who_measures_is_told_to_the_end_of_the_sentence(web: dict[str, Any], wi
     told = lines[first : lines.index("", first)]
     assert "".join(told).replace(" ", "") == f"measured by {WHY_IN_PYTHON}".replace(" ", "")
     assert all(line.startswith("    ") for line in told[1:])
+
+
+def test_a_class_that_has_ended_is_told_with_the_cpus_of_the_same_seconds(
+    web: dict[str, Any], storm: dict[str, Any]
+) -> None:
+    """A process that has ended uses nothing now; the screen is about the seconds before."""
+    for one in (web, storm):
+        one["processes"] = [{**process, "alive": False, "cpu_cores": None} for process in one["processes"]]
+        one.update(ended_at="2025-11-24T16:00:00Z", ended_s_ago=40.0)
+    assert render(merge([web, storm]), color=False, width=80).splitlines()[:5] == [
+        "taskwatt · web, worker: 3 processes ended 40 s ago, 16:00:00 UTC · 1.50 of 2",
+        "  CPUs busy · 0.95 wasted · last 10 s before that",
+        "Nothing that is watched runs now: all of this was so before the end.",
+        "  web        1 process ended            0.50 CPUs  nothing found",
+        "  worker     2 processes ended          1.00 CPUs  retry_storm",
+    ]
 
 
 def test_top_shows_loops_too(web: dict[str, Any]) -> None:

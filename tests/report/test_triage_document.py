@@ -211,7 +211,7 @@ def not_seen(name: str) -> dict[str, Any]:
 def test_each_class_has_its_line_and_one_that_is_not_here_is_not_called_well(
     storm: dict[str, Any], idle: dict[str, Any], web: dict[str, Any]
 ) -> None:
-    here = {"alive": 4, "ended": 0, "cpu_cores": 2.0, "verdict": "found", "causes": ["retry_storm"]}
+    here = {"alive": 4, "ended": 0, "cpu_cores": 1.01, "verdict": "found", "causes": ["retry_storm"]}
     serving = {"alive": 1, "ended": 0, "cpu_cores": 0.5, "verdict": "clear", "causes": []}
     assert merge([storm, idle, web])["classes"] == [
         {"process_class": "web", **serving},
@@ -219,6 +219,12 @@ def test_each_class_has_its_line_and_one_that_is_not_here_is_not_called_well(
         not_seen("scheduler"),
         not_seen("job"),
     ]
+
+
+def test_an_agent_of_two_classes_tells_them_apart_by_their_newest_second(storm: dict[str, Any]) -> None:
+    storm["processes"][1]["process_class"] = "job"
+    cores = {one["process_class"]: one["cpu_cores"] for one in merge([storm])["classes"]}
+    assert cores == {"web": 0.0, "worker": 0.2, "scheduler": 0.0, "job": 0.8}
 
 
 def test_loops_are_told_with_what_held_them_up(web: dict[str, Any]) -> None:

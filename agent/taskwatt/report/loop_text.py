@@ -34,7 +34,10 @@ def class_lines(classes: Sequence[Mapping[str, Any]], paint: Paint, width: int) 
 
 def _class_line(one: Mapping[str, Any], paint: Paint, width: int) -> str:
     number, ended = one["alive"], one["ended"]
-    processes = f"{number} process{'' if number == 1 else 'es'}" + (f" and {ended} ended" if ended else "")
+    over = ended and not number
+    count = ended if over else number
+    processes = f"{count} process{'' if count == 1 else 'es'}"
+    processes += " ended" if over else f" and {ended} ended" if ended else ""
     said = {
         "found": ", ".join(one["causes"]),
         "clear": ", ".join(one["causes"]) or "nothing found",
