@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskwatt.report.live import WAITING, frame
-from taskwatt.report.terminal import wants_color
+from taskwatt.report.terminal import shortened_path, wants_color
 from taskwatt.report.text import healthy, render
 from taskwatt.report.triage import merge
 
@@ -200,6 +200,43 @@ def test_who_measures_is_told_to_the_end_of_the_sentence(web: dict[str, Any], wi
     told = lines[first : lines.index("", first)]
     assert "".join(told).replace(" ", "") == f"measured by {WHY_IN_PYTHON}".replace(" ", "")
     assert all(line.startswith("    ") for line in told[1:])
+
+
+@pytest.mark.parametrize(
+    ("width", "longest"),
+    [
+        (
+            120,
+            ["  longest: 750 ms in shop.serve at fetch  /srv/shop/lib/python3.11/site/redis/connection.py:481"],
+        ),
+        (80, ["  longest: 750 ms in shop.serve at fetch  …/site/redis/connection.py:481"]),
+        (60, ["  longest: 750 ms in shop.serve at fetch", "    …/connection.py:481"]),
+    ],
+)
+def test_the_line_that_held_a_loop_longest_keeps_its_file_and_number(
+    web: dict[str, Any], width: int, longest: list[str]
+) -> None:
+    web["loops"][0]["worst"]["code"] |= {
+        "file": "/srv/shop/lib/python3.11/site/redis/connection.py",
+        "line": 481,
+    }
+    lines = render(web, color=False, width=width).splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("  longest: "))
+    assert lines[first : first + len(longest)] == longest
+
+
+@pytest.mark.parametrize(
+    ("path", "columns", "short"),
+    [
+        ("shop.py:7", 3, "shop.py:7"),
+        ("/srv/shop.py:7", 14, "/srv/shop.py:7"),
+        ("/srv/shop.py:7", 13, "…/shop.py:7"),
+        ("/srv/lib/shop.py:7", 15, "…/lib/shop.py:7"),
+        ("a/b/\x1b/shop.py:7", 13, "…/?/shop.py:7"),
+    ],
+)
+def test_a_path_is_shortened_folder_by_folder_from_its_front(path: str, columns: int, short: str) -> None:
+    assert shortened_path(path, columns) == short
 
 
 def test_a_class_that_has_ended_is_told_with_the_cpus_of_the_same_seconds(

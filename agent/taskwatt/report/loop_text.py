@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from taskwatt.report.loops import NOT_SEEN
-from taskwatt.report.terminal import Paint, plain, shortened, wrapped
+from taskwatt.report.terminal import Paint, plain, shortened, shortened_path, wrapped
 
 LOOPS: Final = 4
 """Event loops shown; the rest is one line."""
@@ -82,14 +82,13 @@ def _loop(one: Mapping[str, Any], name: int, paint: Paint, width: int) -> list[s
     lines = [line + paint("yellow", plain(stalls)[: max(0, width - len(line))]) if stalls else line.rstrip()]
     worst = one["worst"]
     if worst is not None:
-        where = f" at {_code(worst['code'])}" if worst["code"] else ""
         task = f" in {worst['task']}" if worst["task"] else ""
-        lines += wrapped(f"  longest: {_time(worst['duration_s'])}{task}{where}", width, indent="    ")
+        said, code = f"  longest: {_time(worst['duration_s'])}{task}", worst["code"]
+        if code:
+            said += f" at {code['function']}  "
+            said += shortened_path(f"{code['file']}:{code['line']}", width - len(said))
+        lines += wrapped(said, width, indent="    ")
     return lines
-
-
-def _code(code: Mapping[str, Any]) -> str:
-    return f"{code['function']}  {code['file']}:{code['line']}"
 
 
 def _time(seconds: float) -> str:
