@@ -35,7 +35,7 @@ def watched(command: Sequence[str], folder: Path) -> Generator[Path]:
 
 def diagnose(directory: Path, cause: str) -> int:
     """Show the diagnosis; 0 when `cause` was found."""
-    documents = history.documents(directory)
+    documents = history.documents(directory).live
     if not documents:
         print("No verdict: the process ended, or taskwatt is off in it.", file=sys.stderr)
         return 1

@@ -337,7 +337,7 @@ class Agent:
             by_task[process_class, task][outcome] += value
         kernel = sum(delta.kernel.values())
         coroutines = self.loops.coroutines(slices)
-        code = {one.name: one.code for one in coroutines if one.code is not None} | self._code.sites
+        code = self.loops.code(slices) | self._code.sites
         in_flight = running(live, self.ledger)
         for name, number in self._charging.work.open.items():
             in_flight.setdefault((self._class, self.ledger.name(name)), (number, 0.0))

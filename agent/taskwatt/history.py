@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from taskwatt.segments import Damaged, SegmentReader
 from taskwatt.segments.directory import AgentDirectory, RuntimeDirectory, candidates, is_private, read_regular
@@ -23,35 +23,48 @@ RECENT_S: Final = 3600.0
 """An agent that ended longer ago than this is left out."""
 
 
-def documents(directory: Path | None) -> list[dict[str, Any]]:
-    """The newest triage document of every agent; those of live agents first.
+class Documents(NamedTuple):
+    """The newest triage document of every agent."""
 
-    `directory`: read this one only, whoever made it; None: TASKWATT_DIR and the places an agent falls back on, where
-    they are ours. Unreadable files are left out.
+    live: list[dict[str, Any]]
+    """Of agents whose processes run."""
+    ended: list[dict[str, Any]]
+
+
+def documents(directory: Path | None) -> Documents:
+    """What each agent said last; unreadable files are left out.
+
+    `directory`: read this one, whoever made it; None: TASKWATT_DIR, or if that is not set the places where an agent
+    then writes, as far as they are ours. What was asked for is the only place: what another one holds is of others.
     """
-    configured = Settings.from_environ(os.environ).directory
-    usual = [path for path in candidates(configured) if path == configured or is_private(path)]
+    if directory is None:
+        directory = Settings.from_environ(os.environ).directory
     live: list[dict[str, Any]] = []
     ended: dict[str, dict[str, Any]] = {}
-    for path in usual if directory is None else [directory]:
+    for path in filter(is_private, candidates(None)) if directory is None else [directory]:
         runtime = RuntimeDirectory(path)
         for agent in runtime.agents():
+            alive = _alive(agent)
+            if not alive and not _recent(agent.latest):
+                continue
             document = _read_json(agent.latest)
-            if document is not None:
-                (live if _alive(agent) else _Ended(ended)).append(document)
+            if document is None:
+                continue
+            if alive:
+                live.append(document)
+            else:
+                ended[_instance(document)] = document
         for name, document in _last_verdicts(runtime.history):
             ended.setdefault(name, document)
     known = {_instance(document) for document in live}
-    recent = [document for document in ended.values() if _instance(document) not in known]
-    return live + recent
+    return Documents(live, [document for name, document in ended.items() if name not in known])
 
 
-class _Ended:
-    def __init__(self, into: dict[str, dict[str, Any]]) -> None:
-        self._into = into
-
-    def append(self, document: dict[str, Any]) -> None:
-        self._into[_instance(document)] = document
+def _recent(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime <= RECENT_S
+    except OSError:
+        return False
 
 
 def _instance(document: dict[str, Any]) -> str:
@@ -74,9 +87,9 @@ def _alive(agent: AgentDirectory) -> bool:
 def _last_verdicts(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(agent identity, its last document) of every history file that is recent enough."""
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else []:
+        if not _recent(path):
+            continue
         try:
-            if time.time() - path.stat().st_mtime > RECENT_S:
-                continue
             lines = read_regular(path, _LARGEST).splitlines()
         except OSError:
             continue

@@ -33,7 +33,7 @@ def test_verdicts_are_a_log_record_that_the_reader_finds_again(tmp_path: Path) -
     (line,) = lines(writer)
     (resource_logs,) = line["resourceLogs"]
     assert resource_logs["resource"]["attributes"] == [{"key": "service.name", "value": {"stringValue": "shop"}}]
-    assert history.documents(tmp_path) == [{"agent": {"identity": "agent-1"}, "ratio": 0.5}]
+    assert history.documents(tmp_path).ended == [{"agent": {"identity": "agent-1"}, "ratio": 0.5}]
 
 
 def test_the_newest_verdicts_of_each_agent_are_found_also_behind_torn_lines(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_the_newest_verdicts_of_each_agent_are_found_also_behind_torn_lines(tmp_
             verdicts(writer, number)
         with writer.path.open("ab") as file:
             file.write(b'{"resourceLogs": [{"taskwatt.triage')
-    found = {one["agent"]["identity"]: one["number"] for one in history.documents(tmp_path)}
+    found = {one["agent"]["identity"]: one["number"] for one in history.documents(tmp_path).ended}
     assert found == {"agent-1": 2, "agent-2": 2}
 
 
@@ -52,7 +52,7 @@ def test_what_ended_long_ago_is_left_out(tmp_path: Path) -> None:
     verdicts(writer, 1)
     long_ago = time.time() - history.RECENT_S - 60
     os.utime(writer.path, (long_ago, long_ago))
-    assert history.documents(tmp_path) == []
+    assert history.documents(tmp_path) == ([], [])
 
 
 def test_metrics_are_otlp_json(tmp_path: Path) -> None:

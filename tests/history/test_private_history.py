@@ -54,5 +54,5 @@ def test_a_place_on_disk_that_is_open_to_others_is_neither_written_nor_read(tmp_
     HistoryWriter(foreign, "planted").verdicts(planted, {})
     runtime, _ = RuntimeDirectory.open(None)
     assert runtime.history == shared / f"taskwatt-{os.getuid()}" / "history"
-    assert history.documents(None) == []
-    assert history.documents(on_disk(tmp_path)) == [json.loads(json.dumps(planted))]
+    assert history.documents(None) == ([], [])
+    assert history.documents(on_disk(tmp_path)).ended == [json.loads(json.dumps(planted))]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskwatt.report.live import WAITING, frame
-from taskwatt.report.terminal import wants_color
+from taskwatt.report.terminal import shortened_path, wants_color
 from taskwatt.report.text import healthy, render
 from taskwatt.report.triage import merge
 
@@ -40,10 +40,10 @@ shop.charge retries without backing off: 1,130 of 1,210 attempts ended in a retr
   seen  confidence 0.99 · incident INCIDENT
 
 CPU by task and outcome                                   CPUs  share
-shop.charge                                  retried      0.89  89.0% ██████████████████ waste
-shop.charge                                  failed       0.06   6.0% █ waste
-shop.mail                                    useful       0.03   3.0% █
-(no task)                                    none         0.01   1.0%
+shop.charge                               retried         0.89  89.0% ██████████████████ waste
+shop.charge                               failed          0.06   6.0% █ waste
+shop.mail                                 useful          0.03   3.0% █
+(no task)                                 none            0.01   1.0%
 (unattributed)                                            0.01   1.0%
 by activity: business 82.0% · framework 16.0% · serialization 1.0% · unattributed 1.0%
 
@@ -127,11 +127,11 @@ def test_a_live_frame_shows_the_finding_the_processes_and_the_ledger(
         "taskwatt · worker: 4 processes · 1.01 of 2 CPUs busy · 0.95 wasted · last 10 s",
         "CRITICAL  retry_storm  shop.charge  0.91 CPUs wasted",
         "",
-        "     PID  class     role      CPUs  started              mode",
-        "    4101  worker    child     0.80  2025-11-24T16:00:01Z records",
-        "    5101  worker    child     0.80  2025-11-24T16:00:01Z records",
-        "    4100  worker    main      0.20  2025-11-24T16:00:00Z records",
-        "    5100  worker    main      0.20  2025-11-24T16:00:00Z records",
+        "     PID  class     role     CPUs now  started              mode",
+        "    4101  worker    child        0.80  2025-11-24T16:00:01Z records",
+        "    5101  worker    child        0.80  2025-11-24T16:00:01Z records",
+        "    4100  worker    main         0.20  2025-11-24T16:00:00Z records",
+        "    5100  worker    main         0.20  2025-11-24T16:00:00Z records",
     ]
 
 
@@ -165,7 +165,7 @@ def test_a_line_that_was_looked_for_in_vain_is_said_with_the_reason(storm: dict[
 WEB = """\
 taskwatt · web, worker: 3 processes · 0.51 of 2 CPUs busy · 0.00 wasted · last 10 s
   web        1 process                  0.50 CPUs  nothing found
-  worker     2 processes                1.00 CPUs  nothing found
+  worker     2 processes                0.01 CPUs  nothing found
   not seen here: scheduler, job
 
 """
@@ -214,6 +214,59 @@ def test_who_measures_is_told_to_the_end_of_the_sentence(web: dict[str, Any], wi
     told = lines[first : lines.index("", first)]
     assert "".join(told).replace(" ", "") == f"measured by {WHY_IN_PYTHON}".replace(" ", "")
     assert all(line.startswith("    ") for line in told[1:])
+
+
+@pytest.mark.parametrize(
+    ("width", "longest"),
+    [
+        (
+            120,
+            ["  longest: 750 ms in shop.serve at fetch  /srv/shop/lib/python3.11/site/redis/connection.py:481"],
+        ),
+        (80, ["  longest: 750 ms in shop.serve at fetch  …/site/redis/connection.py:481"]),
+        (60, ["  longest: 750 ms in shop.serve at fetch", "    …/connection.py:481"]),
+    ],
+)
+def test_the_line_that_held_a_loop_longest_keeps_its_file_and_number(
+    web: dict[str, Any], width: int, longest: list[str]
+) -> None:
+    web["loops"][0]["worst"]["code"] |= {
+        "file": "/srv/shop/lib/python3.11/site/redis/connection.py",
+        "line": 481,
+    }
+    lines = render(web, color=False, width=width).splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("  longest: "))
+    assert lines[first : first + len(longest)] == longest
+
+
+@pytest.mark.parametrize(
+    ("path", "columns", "short"),
+    [
+        ("shop.py:7", 3, "shop.py:7"),
+        ("/srv/shop.py:7", 14, "/srv/shop.py:7"),
+        ("/srv/shop.py:7", 13, "…/shop.py:7"),
+        ("/srv/lib/shop.py:7", 15, "…/lib/shop.py:7"),
+        ("a/b/\x1b/shop.py:7", 13, "…/?/shop.py:7"),
+    ],
+)
+def test_a_path_is_shortened_folder_by_folder_from_its_front(path: str, columns: int, short: str) -> None:
+    assert shortened_path(path, columns) == short
+
+
+def test_a_class_that_has_ended_is_told_with_the_cpus_of_the_same_seconds(
+    web: dict[str, Any], storm: dict[str, Any]
+) -> None:
+    """A process that has ended uses nothing now; the screen is about the seconds before."""
+    for one in (web, storm):
+        one["processes"] = [{**process, "alive": False, "cpu_cores": None} for process in one["processes"]]
+        one.update(ended_at="2025-11-24T16:00:00Z", ended_s_ago=40.0)
+    assert render(merge([web, storm]), color=False, width=80).splitlines()[:5] == [
+        "taskwatt · web, worker: 3 processes ended 40 s ago, 16:00:00 UTC · 1.50 of 2",
+        "  CPUs busy · 0.95 wasted · last 10 s before that",
+        "Nothing that is watched runs now: all of this was so before the end.",
+        "  web        1 process ended            0.50 CPUs  nothing found",
+        "  worker     2 processes ended          1.00 CPUs  retry_storm",
+    ]
 
 
 def test_top_shows_loops_too(web: dict[str, Any]) -> None:

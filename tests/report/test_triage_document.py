@@ -14,7 +14,19 @@ from taskwatt.rules import CAUSES, NOT_WATCHED, retry_storm
 
 
 def test_the_document_holds_exactly_the_contracts_keys(storm: dict[str, Any]) -> None:
-    sections = ["schema", "window_s", "host", "processes", "ledger", "findings", "classes", "loops", "carriers"]
+    sections = [
+        "schema",
+        "window_s",
+        "host",
+        "processes",
+        "ledger",
+        "findings",
+        "classes",
+        "loops",
+        "carriers",
+        "ended_at",
+        "ended_s_ago",
+    ]
     assert list(storm) == sections
     assert {tuple(finding) for finding in storm["findings"]} == {
         (
@@ -114,6 +126,7 @@ def test_host_processes_and_ledger_are_told(storm: dict[str, Any]) -> None:
         "wasted_cores": 0.95,
         "useful_ratio": 0.03,
         "unattributed_ratio": 0.01,
+        "claims": [],
         "code": [
             {
                 "task": "shop.charge",
@@ -147,12 +160,15 @@ def test_an_agent_without_a_window_yet_still_has_a_document() -> None:
             "useful_ratio": 0.0,
             "unattributed_ratio": 0.0,
             "rows": [],
+            "claims": [],
             "code": [],
         },
         "findings": [],
         "classes": [not_seen(name) for name in ("web", "worker", "scheduler", "job")],
         "loops": [],
         "carriers": [],
+        "ended_at": None,
+        "ended_s_ago": None,
     }
 
 
@@ -195,7 +211,7 @@ def not_seen(name: str) -> dict[str, Any]:
 def test_each_class_has_its_line_and_one_that_is_not_here_is_not_called_well(
     storm: dict[str, Any], idle: dict[str, Any], web: dict[str, Any]
 ) -> None:
-    here = {"alive": 4, "ended": 0, "cpu_cores": 2.0, "verdict": "found", "causes": ["retry_storm"]}
+    here = {"alive": 4, "ended": 0, "cpu_cores": 1.01, "verdict": "found", "causes": ["retry_storm"]}
     serving = {"alive": 1, "ended": 0, "cpu_cores": 0.5, "verdict": "clear", "causes": []}
     assert merge([storm, idle, web])["classes"] == [
         {"process_class": "web", **serving},
@@ -203,6 +219,12 @@ def test_each_class_has_its_line_and_one_that_is_not_here_is_not_called_well(
         not_seen("scheduler"),
         not_seen("job"),
     ]
+
+
+def test_an_agent_of_two_classes_tells_them_apart_by_their_newest_second(storm: dict[str, Any]) -> None:
+    storm["processes"][1]["process_class"] = "job"
+    cores = {one["process_class"]: one["cpu_cores"] for one in merge([storm])["classes"]}
+    assert cores == {"web": 0.0, "worker": 0.2, "scheduler": 0.0, "job": 0.8}
 
 
 def test_loops_are_told_with_what_held_them_up(web: dict[str, Any]) -> None:
@@ -265,7 +287,9 @@ def test_a_document_from_before_there_were_loops_is_still_one(idle: dict[str, An
     assert not well_formed({**web, "loops": [{**loop, "slow_steps": "many"}]})
 
 
-@pytest.mark.parametrize("wrong", [{"loops": [{}]}, {"loops": None}, {"carriers": [1]}, {"loops": ["MainThread"]}])
-def test_loops_of_another_shape_make_no_document(web: dict[str, Any], wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"loops": [{}]}, {"loops": None}, {"carriers": [1]}, {"loops": ["MainThread"]}, {"ended_at": "x"}]
+)
+def test_what_came_later_makes_no_document_in_another_shape(web: dict[str, Any], wrong: dict[str, Any]) -> None:
     assert well_formed(web)
     assert not well_formed(web | wrong)

@@ -221,6 +221,17 @@ def test_the_line_of_a_type_s_stalls_is_where_it_is_hot() -> None:
     ]
 
 
+def test_a_line_belongs_to_the_row_that_paid_and_one_that_only_waited_to_none() -> None:
+    ticks = Ticks()
+    busy = stall(cause="own_cpu", row="GET /report/{id}")
+    ticks.tick(busy, stall(cause="own_cpu"), stall(cause="blocking", row="GET /checkout"))
+    expected = {name: CodeSite(name, "fetch", "shop.py", 7, 1.0, 1) for name in ("GET /report/{id}", "shop.serve")}
+    assert ticks.windows.code(SHORT) == expected
+    for _ in range(SHORT):
+        ticks.tick()
+    assert ticks.windows.code(SHORT) == {}
+
+
 def test_types_beyond_the_bound_of_a_tick_share_one_line() -> None:
     ticks = Ticks()
     many = {f"shop.t{number}": CoroutineTally("task", 1, cpu_s=float(number)) for number in range(TYPES + 44)}

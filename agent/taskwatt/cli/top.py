@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from taskwatt.cli.triage import NOT_SEEN, NOTHING_SEEN, add_directory, seen_here
+from taskwatt.cli.triage import add_directory, nothing_seen, seen_here
 from taskwatt.report import live, terminal
 
 EVERY_S = 1.0
@@ -50,8 +50,7 @@ def main(args: argparse.Namespace) -> int:
 def _once(directory: Path | None) -> int:
     documents = seen_here(directory)
     if not documents:
-        print(NOTHING_SEEN, file=sys.stderr)
-        return NOT_SEEN
+        return nothing_seen(directory)
     color = terminal.wants_color(sys.stdout, os.environ)
     width = terminal.width()
     print("\n".join(live.frame(documents, color=color, width=width, height=1_000)))

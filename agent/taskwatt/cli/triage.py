@@ -1,6 +1,7 @@
 """`taskwatt triage`: what is the matter, now, on this machine.
 
-Exit codes: 0 healthy (or only useful compute), 1 something was found, 2 nothing is watched here.
+Exit codes: 0 healthy (or only useful compute), 1 something was found, 2 nothing is watched here. Where nothing runs any
+more, they are about what ended last within an hour, and the screen says so.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from taskwatt.report import terminal, text
 from taskwatt.report.freshness import current
 from taskwatt.report.triage import Document, merge
+from taskwatt.settings import Settings
 
 HEALTHY, FOUND, NOT_SEEN = 0, 1, 2
 
@@ -34,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dir", type=Path, help="runtime directory to read (default: TASKWATT_DIR, then the usual places)"
+        "--dir", type=Path, help="runtime directory to read (default: TASKWATT_DIR, or else the usual places)"
     )
 
 
@@ -42,14 +44,20 @@ def seen_here(directory: Path | None) -> list[Document]:
     """What the agents of this machine said last."""
     from taskwatt import history
 
-    return current(history.documents(directory), time.time_ns())
+    return current(*history.documents(directory), time.time_ns())
+
+
+def nothing_seen(directory: Path | None) -> int:
+    """Says so, and which one place was looked at, if it was one; gives the exit code."""
+    asked = directory or Settings.from_environ(os.environ).directory
+    print(NOTHING_SEEN + (f" Only {asked} was read." if asked else ""), file=sys.stderr)
+    return NOT_SEEN
 
 
 def main(args: argparse.Namespace) -> int:
     documents = seen_here(args.dir)
     if not documents:
-        print(NOTHING_SEEN, file=sys.stderr)
-        return NOT_SEEN
+        return nothing_seen(args.dir)
     document = merge(documents)
     if args.json:
         print(json.dumps(document, indent=2, allow_nan=False))

@@ -50,7 +50,7 @@ def _processes(processes: Sequence[Mapping[str, Any]], paint: Paint, width: int)
     ranked = sorted(
         processes, key=lambda process: (not process["alive"], -(process["cpu_cores"] or 0.0), process["pid"])
     )
-    lines = [paint("dim", f"{'PID':>8}  {'class':<10}{'role':<8}{'CPUs':>6}  {'started':<21}mode"[:width])]
+    lines = [paint("dim", f"{'PID':>8}  {'class':<10}{'role':<8}{'CPUs now':>9}  {'started':<21}mode"[:width])]
     lines += [_process(process, paint, width) for process in ranked[:PROCESS_ROWS]]
     if len(ranked) > PROCESS_ROWS:
         lines.append(paint("dim", f"{'':>8}  and {len(ranked) - PROCESS_ROWS} more"))
@@ -61,7 +61,7 @@ def _process(process: Mapping[str, Any], paint: Paint, width: int) -> str:
     cores = "?" if process["cpu_cores"] is None else f"{process['cpu_cores']:.2f}"
     name, role = shortened(process["process_class"], 9), shortened(process["role"], 7)
     line = (
-        f"{process['pid']:>8}  {name:<10}{role:<8}{cores:>6}  {process['started_at']:<21}"
+        f"{process['pid']:>8}  {name:<10}{role:<8}{cores:>9}  {process['started_at']:<21}"
         f"{process['mode'] if process['alive'] else 'ended'}"
     )
     line = plain(line)[:width]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from taskwatt.report.loops import NOT_SEEN
-from taskwatt.report.terminal import Paint, plain, shortened, wrapped
+from taskwatt.report.terminal import Paint, plain, shortened, shortened_path, wrapped
 
 LOOPS: Final = 4
 """Event loops shown; the rest is one line."""
@@ -34,7 +34,10 @@ def class_lines(classes: Sequence[Mapping[str, Any]], paint: Paint, width: int) 
 
 def _class_line(one: Mapping[str, Any], paint: Paint, width: int) -> str:
     number, ended = one["alive"], one["ended"]
-    processes = f"{number} process{'' if number == 1 else 'es'}" + (f" and {ended} ended" if ended else "")
+    over = ended and not number
+    count = ended if over else number
+    processes = f"{count} process{'' if count == 1 else 'es'}"
+    processes += " ended" if over else f" and {ended} ended" if ended else ""
     said = {
         "found": ", ".join(one["causes"]),
         "clear": ", ".join(one["causes"]) or "nothing found",
@@ -79,9 +82,12 @@ def _loop(one: Mapping[str, Any], name: int, paint: Paint, width: int) -> list[s
     lines = [line + paint("yellow", plain(stalls)[: max(0, width - len(line))]) if stalls else line.rstrip()]
     worst = one["worst"]
     if worst is not None:
-        where = f" at {_code(worst['code'])}" if worst["code"] else ""
         task = f" in {worst['task']}" if worst["task"] else ""
-        lines += wrapped(f"  longest: {_time(worst['duration_s'])}{task}{where}", width, indent="    ")
+        said, code = f"  longest: {_time(worst['duration_s'])}{task}", worst["code"]
+        if code:
+            said += f" at {code['function']}  "
+            said += shortened_path(f"{code['file']}:{code['line']}", width - len(said))
+        lines += wrapped(said, width, indent="    ")
     return lines
 
 
@@ -96,10 +102,6 @@ def _held(one: Mapping[str, Any]) -> str:
     if len(named) < 2 or total <= 0:
         return f"{number:,.0f}x {named[0][0] if named else ''}".rstrip()
     return f"{number:,.0f}x: " + ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in named)
-
-
-def _code(code: Mapping[str, Any]) -> str:
-    return f"{code['function']}  {code['file']}:{code['line']}"
 
 
 def _time(seconds: float) -> str:

@@ -51,18 +51,26 @@ def _worst(stall: Stall | None) -> dict[str, Any] | None:
 
 
 def classes(documents: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A line for each process class there can be. One that no agent watches here was not seen: nobody calls it well."""
-    lines: dict[str, dict[str, Any]] = {name: _class(name, [], []) for name in CLASSES}
+    """A line for each process class there can be. One that no agent watches here was not seen: nobody calls it well.
+
+    An agent's processes are of one class, and its CPUs are those of the ledger: the same seconds as everything else is
+    about, where a process has a figure of its newest second. That one stands in where an agent has two classes.
+    """
+    lines: dict[str, dict[str, Any]] = {name: _class(name, [], [], 0.0) for name in CLASSES}
     for document in documents:
-        for name in {process["process_class"] for process in document["processes"]}:
+        names = {process["process_class"] for process in document["processes"]}
+        for name in names:
             processes = [one for one in document["processes"] if one["process_class"] == name]
             findings = [one for one in document["findings"] if one["process_class"] == name]
-            line = _class(name, processes, findings)
+            newest = math.fsum(one["cpu_cores"] or 0.0 for one in processes)
+            line = _class(name, processes, findings, document["ledger"]["total_cores"] if len(names) == 1 else newest)
             lines[name] = _joined(lines[name], line) if name in lines else line
     return list(lines.values())
 
 
-def _class(name: str, processes: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _class(
+    name: str, processes: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]], cores: float
+) -> dict[str, Any]:
     verdicts = {one["verdict"] for one in findings if one["cause"] != _GOOD_NEWS}
     causes = dict.fromkeys(one["cause"] for one in findings if one["verdict"] == "found")
     if not processes:
@@ -71,12 +79,11 @@ def _class(name: str, processes: Sequence[Mapping[str, Any]], findings: Sequence
         verdict = "found" if "found" in verdicts else "clear"
     else:
         verdict = "not_enough_data"
-    known = [one["cpu_cores"] for one in processes if one["cpu_cores"] is not None]
     return {
         "process_class": name,
         "alive": sum(bool(one["alive"]) for one in processes),
         "ended": sum(not one["alive"] for one in processes),
-        "cpu_cores": _number(math.fsum(known)),
+        "cpu_cores": _number(cores),
         "verdict": verdict,
         "causes": list(causes),
     }

@@ -87,6 +87,13 @@ _LEDGER: Shape = {
     "rows": [_ROW],
     "code": [_CODE],
 }
+_CLAIM: Shape = {
+    "cause": _text,
+    "task": _text,
+    "from_task": _maybe(_text),
+    "from_outcome": _maybe(_text),
+    "cores": _number,
+}
 _EVIDENCE: Shape = {"metric": _text, "value": _maybe(_number), "threshold": _maybe(_number), "n": _number}
 _FINDING: dict[str, Shape] = {
     "cause": _text,
@@ -111,6 +118,11 @@ def _host(value: Any) -> bool:
     return value == {} or _fits(value, _HOST)
 
 
+def _ledger(value: Any) -> bool:
+    """`claims` came later."""
+    return _fits(value, _LEDGER) and _fits(value.get("claims", []), [_CLAIM])
+
+
 def _finding(value: Any) -> bool:
     return _fits(value, _FINDING) or _fits(value, _FOUND)
 
@@ -119,7 +131,7 @@ _DOCUMENT: Shape = {
     "window_s": _number,
     "host": _host,
     "processes": [_PROCESS],
-    "ledger": _LEDGER,
+    "ledger": _ledger,
     "findings": [_finding],
 }
 
@@ -152,5 +164,10 @@ def _loop(value: Any) -> bool:
     )
 
 
-_LATER: dict[str, Shape] = {"loops": [_loop], "carriers": [_text]}
-"""What documents of the first version of the schema do not have. (`classes` is made anew by whoever reads.)"""
+def _nothing(value: Any) -> bool:
+    return value is None
+
+
+_LATER: dict[str, Shape] = {"loops": [_loop], "carriers": [_text], "ended_at": _nothing, "ended_s_ago": _nothing}
+"""What documents of the first version of the schema do not have. (`classes` is made anew by whoever reads.) No agent
+writes that it has ended."""

@@ -66,3 +66,14 @@ def shortened(text: str, columns: int) -> str:
     """Cut at the front: the end of a dotted name tells more than its beginning."""
     text = plain(text)
     return text if len(text) <= columns else "…" + text[len(text) - columns + 1 :]
+
+
+def shortened_path(path: str, columns: int) -> str:
+    """Without as many of its first folders as must go; the file's name stays, also where that is longer."""
+    path = plain(path)
+    folders, _, name = path.rpartition("/")
+    kept = folders.split("/") if folders else []
+    while kept and len(path) > columns:
+        kept = kept[1:]
+        path = "/".join(["…", *kept, name])
+    return path

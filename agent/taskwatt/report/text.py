@@ -17,11 +17,16 @@ from taskwatt.report.triage import Document
 LEDGER_ROWS = 6
 """Task and outcome pairs shown; the rest is one line."""
 
-BAR, FIGURES, NAME = 20, 36, 20
+BAR, FIGURES, NAME = 20, 39, 20
 """Columns of a ledger line: the bar at its widest, the figures beside it, the name at its narrowest."""
+_UNSEEN = 0.0005
+"""Shares below are printed as 0.0 %."""
 
 SEVERITY_STYLES: Mapping[str, str] = {"critical": "alarm", "warning": "yellow", "info": "cyan"}
 HEALTHY_CAUSE = "useful_compute"
+
+OVER = "Nothing that is watched runs now: all of this was so before the end."
+SILENT = "Nothing is heard of it any more (it is stopped, or gets no CPU): all of this was so before."
 
 METRICS: Mapping[str, tuple[str, str]] = {
     "amplification": ("attempts per arrival", "{:.1f}"),
@@ -97,52 +102,86 @@ def render(document: Document, *, color: bool, width: int) -> str:
 
 
 def header(document: Document, paint: Paint, width: int) -> list[str]:
-    """What was looked at, for how long, and how busy it was: one line where it fits."""
+    """What was looked at, for how long, and how busy it was: one line where it fits. One more for what has ended."""
     sums, processes = document["ledger"], document["processes"]
     alive = sum(process["alive"] for process in processes)
     ended = len(processes) - alive
     classes = ", ".join(sorted({process["process_class"] for process in processes})) or "nothing"
+    over, at = document["ended_at"] is not None, document["ended_at"] or ""
+    when = f"{_ago(document['ended_s_ago'])}, {at[11:19]} UTC" if over else ""
+    number = ended if over and not alive else alive
+    who = f"{classes}: {number} process{'' if number == 1 else 'es'}"
+    who += f" and {ended} ended" if ended and alive else ""
     parts = [
-        f"{classes}: {alive} process{'' if alive == 1 else 'es'}" + (f" and {ended} ended" if ended else ""),
+        f"{who} {'last heard of' if alive else 'ended'} {when}" if over else who,
         f"{sums['total_cores']:.2f} of {document['host'].get('effective_cpus') or 0:g} CPUs busy",
         f"{sums['wasted_cores']:.2f} wasted",
-        f"last {document['window_s']:.0f} s" + (" before the end" if ended and not alive else ""),
+        f"last {document['window_s']:.0f} s" + (" before that" if over else ""),
     ]
     first, *rest = wrapped(" · ".join(["taskwatt", *parts]), width, indent="  ")
-    return [paint("bold", first[:8]) + paint("dim", first[8:]), *(paint("dim", line) for line in rest)]
+    lines = [paint("bold", first[:8]) + paint("dim", first[8:]), *(paint("dim", line) for line in rest)]
+    said = "" if not over else SILENT if alive else OVER
+    return lines + [paint("yellow", line) for line in wrapped(said, width) if line]
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago" if seconds < 90 else f"{seconds / 60:.0f} min ago"
 
 
 def ledger(document: Document, paint: Paint, width: int, most: int) -> list[str]:
-    """CPU by task and outcome, the largest first, then by activity. Both sum to the kernel's figure."""
+    """CPU by task and outcome, the largest first, then by activity. Both sum to the kernel's figure.
+
+    What a finding claims has its cause for an outcome, and the name that the finding gives it.
+    """
     sums = document["ledger"]
     total = sums["total_cores"]
     if not total:
         return [paint("dim", "No CPU was used in the window.")]
-    pairs: dict[tuple[str, str], float] = defaultdict(float)
     activities: dict[str, float] = defaultdict(float)
     for row in sums["rows"]:
-        pairs[row["task"], row["outcome"]] += row["cores"]
         activities[row["activity"]] += row["cores"]
     unattributed = sums["unattributed_ratio"] * total
-    if abs(unattributed) < 0.0005 * total:  # clocks are not read at one moment; nobody wants to read of minus nothing
+    if abs(unattributed) < _UNSEEN * total:  # clocks are not read at one moment; nobody wants to read of minus nothing
         unattributed = 0.0
     name = max(NAME, width - BAR - FIGURES)
     bar = max(0, min(BAR, width - name - FIGURES))
-    lines = [paint("dim", f"{'CPU by task and outcome':<{name}} {'':<11}{'CPUs':>6} {'share':>6}")]
-    ranked = sorted(pairs.items(), key=lambda pair: -pair[1])
+    lines = [paint("dim", f"{'CPU by task and outcome':<{name}} {'':<14}{'CPUs':>6} {'share':>6}")]
     said = {finding["task"] for finding in found(document) if finding["code"]}
     code = {each["task"]: each for each in sums["code"] if each["task"] not in said}
-    for (task, outcome), cores in ranked[:most]:
-        lines.append(_ledger_line(task or "(no task)", outcome, cores, total, name, bar, paint))
+    ranked = _ranked(sums)
+    for task, outcome, cores, wasted in ranked[:most]:
+        lines.append(_ledger_line(task or "(no task)", outcome, cores, total, wasted, name, bar, paint))
         if task in code:
             lines += [paint("dim", line) for line in wrapped(f"  at {_hot_code(code.pop(task))}", width, "     ")]
-    rest = sum(cores for _, cores in ranked[most:])
+    rest = sum(cores for _, _, cores, _ in ranked[most:])
     if rest:
-        lines.append(_ledger_line(f"({len(ranked) - most} more)", "", rest, total, name, bar, paint))
+        lines.append(_ledger_line(f"({len(ranked) - most} more)", "", rest, total, False, name, bar, paint))
+    for each in sums["claims"]:
+        if each["from_task"] is None:
+            inside = f"of these, {shortened(each['task'], name - 10)}"
+            lines.append(_ledger_line(inside, each["cause"], each["cores"], total, True, name, bar, paint))
     if "unattributed" not in activities:
-        lines.append(_ledger_line("(unattributed)", "", unattributed, total, name, bar, paint))
+        lines.append(_ledger_line("(unattributed)", "", unattributed, total, False, name, bar, paint))
         activities["unattributed"] = unattributed
     return lines + _activities(activities, total, paint, width)
+
+
+def _ranked(sums: Mapping[str, Any]) -> list[tuple[str, str, float, bool]]:
+    """(task, outcome or cause, CPUs, is it waste?); they sum to the rows. A rest that nobody could read is no line."""
+    pairs: dict[tuple[str, str], float] = defaultdict(float)
+    claimed: dict[tuple[str, str], float] = defaultdict(float)
+    for row in sums["rows"]:
+        pairs[row["task"], row["outcome"]] += row["cores"]
+    for each in sums["claims"]:
+        place = each["from_task"], each["from_outcome"]
+        if place in pairs:
+            rest = pairs[place] - each["cores"]
+            seen = rest >= _UNSEEN * sums["total_cores"]
+            pairs[place] = rest if seen else 0.0
+            claimed[each["task"], each["cause"]] += each["cores"] if seen else each["cores"] + rest
+    rows = [(task, outcome, cores, outcome in WASTED_OUTCOMES) for (task, outcome), cores in pairs.items() if cores]
+    rows += [(task, cause, cores, True) for (task, cause), cores in claimed.items()]
+    return sorted(rows, key=lambda row: -row[2])
 
 
 def _hot_code(code: Mapping[str, Any]) -> str:
@@ -156,14 +195,15 @@ def _activities(activities: Mapping[str, float], total: float, paint: Paint, wid
     return [paint("dim", line) for line in wrapped("by activity: " + " · ".join(shares), width, "             ")]
 
 
-def _ledger_line(task: str, outcome: str, cores: float, total: float, name: int, columns: int, paint: Paint) -> str:
+def _ledger_line(
+    task: str, outcome: str, cores: float, total: float, wasted: bool, name: int, columns: int, paint: Paint
+) -> str:
     share = cores / total
-    wasted = outcome in WASTED_OUTCOMES
     bar = "█" * max(0, min(columns, round(share * columns)))
     style = "red" if wasted else "green" if outcome == "useful" else "dim"
     mark = paint("red", " waste") if wasted else ""
     return (
-        f"{shortened(task, name):<{name}} {paint(style, f'{outcome:<10}')} {cores:>6.2f} {share:>6.1%} "
+        f"{shortened(task, name):<{name}} {paint(style, f'{outcome:<13}')} {cores:>6.2f} {share:>6.1%} "
         f"{paint(style, bar)}{mark}"
     ).rstrip()
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from taskwatt.incidents import Incident, fingerprint, severity
 from taskwatt.observations import WASTED_OUTCOMES, CodeSite, Outcome, ProcessClass
+from taskwatt.report.claims import claims, merged
 from taskwatt.report.loops import classes, loops
 from taskwatt.rules import Evidence, Finding
 from taskwatt.windows import HostWindow, TaskWindow, Window
@@ -21,7 +22,7 @@ Document: TypeAlias = dict[str, Any]
 
 SCHEMA = "taskwatt.triage/1"
 KEYS = ("schema", "window_s", "host", "processes", "ledger", "findings")
-"""What every document of the schema has; `classes`, `loops` and `carriers` came later."""
+"""What every document of the schema has; the other keys came later."""
 LEDGER_WINDOW_S = 10.0
 """The window that the ledger is shown over; the shortest one there is when the agent keeps no such window."""
 
@@ -64,7 +65,7 @@ def document(
         "window_s": _number(window.seconds if window else 0.0),
         "host": _host(window.host) if window else {},
         "processes": [_process(process) for process in processes],
-        "ledger": _ledger(window),
+        "ledger": _ledger(window, findings),
         "findings": [_finding(finding, effective, identifiers.get(fingerprint(finding))) for finding in findings],
     }
     pid = processes[0].pid if len(processes) == 1 else None
@@ -73,6 +74,8 @@ def document(
         "classes": classes([told]),
         "loops": loops(window.loops, window.process_class, pid) if window else [],
         "carriers": list(carriers),
+        "ended_at": None,
+        "ended_s_ago": None,
     }
 
 
@@ -88,9 +91,12 @@ def merge(documents: Sequence[Document]) -> Document:
         "classes": classes(documents),
         "loops": [loop for each in documents for loop in each.get("loops", ())],
         "carriers": sorted({carrier for each in documents for carrier in each.get("carriers", ())}),
+        **_end(documents),
     }
     if len(documents) == 1:
-        return {key: documents[0][key] for key in KEYS} | everywhere
+        (one,) = documents
+        ledger = {**one["ledger"], "claims": one["ledger"].get("claims", [])}
+        return {key: one[key] for key in KEYS} | {"ledger": ledger} | everywhere
     everywhere["loops"].sort(key=_busy, reverse=True)
     return {
         "schema": SCHEMA,
@@ -101,6 +107,14 @@ def merge(documents: Sequence[Document]) -> Document:
         "findings": _merged_findings([finding for each in documents for finding in each["findings"]]),
         **everywhere,
     }
+
+
+def _end(documents: Sequence[Document]) -> dict[str, Any]:
+    """That of the last one; None while one runs. An agent never writes it: `freshness` knows."""
+    ends = [(each.get("ended_s_ago"), each.get("ended_at")) for each in documents]
+    running = any(at is None for _, at in ends)
+    ago, at = (None, None) if running else min(ends)
+    return {"ended_at": at, "ended_s_ago": ago}
 
 
 def _busy(loop: Mapping[str, Any]) -> float:
@@ -158,27 +172,32 @@ def _process(process: ProcessDescription) -> dict[str, Any]:
     }
 
 
-def _ledger(window: Window | None) -> dict[str, Any]:
+def _ledger(window: Window | None, findings: Sequence[Finding]) -> dict[str, Any]:
+    """What findings claim counts as wasted, whatever its outcome; the rows tell outcomes and nothing else."""
     if window is None or not window.seconds:
-        return _ledger_of(0.0, 0.0, 0.0, 0.0, [], [])
+        return _ledger_of(0.0, 0.0, 0.0, 0.0, [], [], [])
     rows = [
         _row(task, outcome, activity, cpu_s, cpu_s / window.seconds)
         for (task, outcome, activity), cpu_s in window.ledger.items()
     ]
-    useful, wasted = _cpu(window, frozenset({"useful"})), _cpu(window, WASTED_OUTCOMES)
-    total = window.cpu_total
+    claimed = claims(window, findings)
+    useful, wasted = _cores(window, frozenset({"useful"})), _cores(window, WASTED_OUTCOMES)
+    wasted += math.fsum(each["cores"] for each in claimed)
+    useful -= math.fsum(each["cores"] for each in claimed if each["from_outcome"] in ("useful", None))
+    total = window.total_cores
     return _ledger_of(
-        window.total_cores,
-        wasted / window.seconds,
-        useful / total if total else 0.0,
-        window.cpu_unattributed / total if total else 0.0,
+        total,
+        wasted,
+        max(0.0, useful) / total if total else 0.0,
+        window.cpu_unattributed / window.cpu_total if window.cpu_total else 0.0,
         rows,
+        claimed,
         [_hot_code(task) for task in window.tasks if task.code is not None or task.code_missing],
     )
 
 
-def _cpu(window: Window, outcomes: frozenset[Outcome]) -> float:
-    return math.fsum(cpu_s for (_, outcome, _), cpu_s in window.ledger.items() if outcome in outcomes)
+def _cores(window: Window, outcomes: frozenset[Outcome]) -> float:
+    return math.fsum(cpu_s for (_, outcome, _), cpu_s in window.ledger.items() if outcome in outcomes) / window.seconds
 
 
 def _row(task: str, outcome: str, activity: str, cpu_s: float, cores: float) -> dict[str, Any]:
@@ -202,6 +221,7 @@ def _ledger_of(
     useful: float,
     unattributed: float,
     rows: list[dict[str, Any]],
+    claimed: list[dict[str, Any]],
     code: list[dict[str, Any]],
 ) -> dict[str, Any]:
     return {
@@ -210,6 +230,7 @@ def _ledger_of(
         "useful_ratio": _number(useful),
         "unattributed_ratio": _number(unattributed),
         "rows": sorted(rows, key=lambda row: (-row["cpu_s"], row["task"], row["outcome"], row["activity"])),
+        "claims": claimed,
         "code": code,
     }
 
@@ -237,7 +258,8 @@ def _merged_ledger(ledgers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     code = sorted((each for ledger in ledgers for each in ledger["code"]), key=_samples)
     most_seen = {each["task"]: each for each in code}
     ratios = weighted("useful_ratio"), weighted("unattributed_ratio")
-    return _ledger_of(total, wasted, *ratios, list(rows.values()), list(most_seen.values()))
+    claimed = merged([each for ledger in ledgers for each in ledger.get("claims", ())])
+    return _ledger_of(total, wasted, *ratios, list(rows.values()), claimed, list(most_seen.values()))
 
 
 def _samples(code: Mapping[str, Any]) -> int:

@@ -139,7 +139,7 @@ class RuntimeDirectory:
 
 
 def candidates(configured: Path | None) -> list[Path]:
-    """Where to look, best first. The CLI reads all of them."""
+    """Where an agent looks for room, best first."""
     shared = _shared_memory()
     found = [path for path in (configured, shared, _temporary()) if path is not None]
     return list(dict.fromkeys(found))

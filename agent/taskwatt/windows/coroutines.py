@@ -74,7 +74,9 @@ class _Kept(NamedTuple):
 
     costs: Mapping[str, Costs]
     sites: Mapping[_Site, tuple[float, int]]
-    """Seconds and number of the stalls that were seen there."""
+    """Seconds and number of the stalls that were seen there, by type."""
+    paid: Mapping[_Site, tuple[float, int]]
+    """The same by the row of the ledger that paid, without what only waited."""
 
 
 class CoroutineWindows:
@@ -86,6 +88,7 @@ class CoroutineWindows:
         self._open: dict[str, tuple[list[float], float]] = {}
         self._costs: dict[str, Costs] = {}
         self._sites: dict[_Site, tuple[float, int]] = {}
+        self._paid: dict[_Site, tuple[float, int]] = {}
 
     def add(self, name: str, figures: Sequence[float], longest_s: float, costs: Costs) -> None:
         """What one process's type gained. Types of one name are added up."""
@@ -98,10 +101,9 @@ class CoroutineWindows:
         """Where a stall was seen is where its type is hot."""
         if stall.code is None or not stall.task:
             return
-        site = _Site(stall.task, stall.code.function, stall.code.file, stall.code.line)
-        seconds, number = self._sites.get(site, (0.0, 0))
-        if number or len(self._sites) < SITES:
-            self._sites[site] = seconds + stall.duration_s, number + 1
+        _add(self._sites, stall.task, stall.code, stall.duration_s)
+        if stall.cause != "blocking":
+            _add(self._paid, stall.name, stall.code, stall.duration_s)
 
     def roll(self) -> None:
         """The tick has ended."""
@@ -109,9 +111,9 @@ class CoroutineWindows:
             self._merge_the_least()
         self._sliding.roll(self._open)
         self._kept.append(
-            _Kept({name: those for name, those in self._costs.items() if name in self._open}, self._sites)
+            _Kept({name: those for name, those in self._costs.items() if name in self._open}, self._sites, self._paid)
         )
-        self._open, self._costs, self._sites = {}, {}, {}
+        self._open, self._costs, self._sites, self._paid = {}, {}, {}, {}
 
     def _merge_the_least(self) -> None:
         cpu, steps = SUMS.index("cpu_s"), SUMS.index("steps")
@@ -134,23 +136,34 @@ class CoroutineWindows:
         for one in newest:
             for name, those in one.costs.items():
                 costs[name] += those
-        hot = _hottest(newest)
+        hot = _hottest(one.sites for one in newest)
         return tuple(
             _window(name, figures, longest_s, costs[name], now.get(name, (None, 0)), hot.get(name))
             for name, (figures, longest_s) in sorted(self._sliding.over(span).items())
         )
+
+    def code(self, span: int) -> dict[str, CodeSite]:
+        """Where the rows of the ledger are hot: a server's requests have one coroutine type, and each has its row."""
+        return _hottest(one.paid for one in list(self._kept)[-span:])
+
+
+def _add(sites: dict[_Site, tuple[float, int]], name: str, code: CodeSite, seconds: float) -> None:
+    site = _Site(name, code.function, code.file, code.line)
+    before, number = sites.get(site, (0.0, 0))
+    if number or len(sites) < SITES:
+        sites[site] = before + seconds, number + 1
 
 
 def _joined(sums: list[float] | None, more: Sequence[float]) -> list[float]:
     return list(more) if sums is None else [one + other for one, other in zip(sums, more, strict=True)]
 
 
-def _hottest(ticks: Iterable[_Kept]) -> dict[str, CodeSite]:
-    """Of each type the line at which its stalls were seen longest; its weight is its share of their time."""
+def _hottest(ticks: Iterable[Mapping[_Site, tuple[float, int]]]) -> dict[str, CodeSite]:
+    """Of each name the line at which its stalls were seen longest; its weight is its share of their time."""
     spent: dict[_Site, tuple[float, int]] = {}
     totals: dict[str, float] = defaultdict(float)
     for one in ticks:
-        for site, (seconds, number) in one.sites.items():
+        for site, (seconds, number) in one.items():
             before = spent.get(site, (0.0, 0))
             spent[site] = before[0] + seconds, before[1] + number
             totals[site.task] += seconds

@@ -17,6 +17,7 @@ from taskwatt.observations import (
     ENDED,
     OTHER,
     READY_BUCKETS,
+    CodeSite,
     CoroutineTally,
     InterpreterTally,
     LoopTally,
@@ -147,6 +148,10 @@ class LoopWindows:
 
     def coroutines(self, span: int) -> tuple[CoroutineWindow, ...]:
         return self._coroutines.over(span, self.live)
+
+    def code(self, span: int) -> dict[str, CodeSite]:
+        """Where the rows of the ledger held a loop."""
+        return self._coroutines.code(span)
 
     def over(self, span: int) -> tuple[LoopWindow, ...]:
         """Every loop that ran or was held up in the newest `span` ticks, by name."""

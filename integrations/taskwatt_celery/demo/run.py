@@ -61,7 +61,7 @@ def _watch(directory: Path, worker: subprocess.Popen[bytes]) -> dict[str, Any] |
     newest: dict[str, Any] | None = None
     while time.monotonic() - began < LONGEST_S and worker.poll() is None:
         time.sleep(2.0)
-        found = history.documents(directory)
+        found = history.documents(directory).live
         elapsed = time.monotonic() - began
         if not found:
             _say(f"  {elapsed:3.0f} s  the worker starts")
