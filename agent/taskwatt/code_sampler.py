@@ -1,22 +1,28 @@
 """Names the hot line of an attempt from inside its process, while somebody asks.
 
-A short-lived daemon thread looks at the executing thread's stack every few milliseconds. A look counts only when that
-thread uses CPU right after it (a look is possible just when a thread begins to block, too), and weighs what the thread
-has used since the last one: a line that sleeps or waits gets nothing.
+A short-lived daemon thread looks at the executing thread's stack each time that thread has used another 5 ms of CPU. A
+look is possible just when a thread begins to block, too: it counts only when the kernel says that the thread goes on
+at once, so that a line that sleeps or waits gets nothing.
 
-Two things would bend the picture and are dealt with. The interpreter lets another thread look only every 5 ms or when
+Three things would bend the picture and are dealt with. The interpreter lets another thread look only every 5 ms or when
 the thread blocks, so that short bursts would always be seen at their next blocking call: the switch interval is lowered
-while sampling and put back afterwards. And an attempt shorter than the interval would never be seen, or only at its
-end: the first look comes at a random moment of the first interval and weighs one interval, which is right on average
-over many attempts; add their `Samples` up.
+while sampling and put back afterwards. A call in C that keeps the interpreter (a regular expression, `json.dumps`)
+keeps this thread out, but Python hands the interpreter over where that call returns, before the next line runs: the
+first thing done after every wait is to look, and a look stands for all the points of CPU time passed since the last
+one. And an attempt shorter than the interval would never be seen, or only at its end: the first point lies at a random
+moment of the first interval, which is right on average over many attempts; add their `Samples` up.
 
-While asked this costs 1-5 % of a busy attempt and 0.2-0.4 ms for start and stop; nothing otherwise. No frame outlives
+What is no call (a power of large integers, a comparison of long lists) hands over at the next call or turn of a loop:
+that line is named for it, or none when the thread blocks there.
+
+While asked this costs 1-7 % of a busy attempt and 0.2-0.4 ms for start and stop; nothing otherwise. No frame outlives
 the look at it. A fork by the task's code ends the sampling (what was seen is kept), so that the child has no half-held
 lock and Python sees no second thread.
 """
 
 from __future__ import annotations
 
+import opcode
 import os
 import random
 import sys
@@ -25,7 +31,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import Final, TypeAlias
 
 from taskwatt import clocks
 from taskwatt.code_site import Line, choose
@@ -33,24 +39,34 @@ from taskwatt.observations import CodeSite
 
 MAX_SITES: Final = 64
 MIN_SAMPLES: Final = 5
-"""Fewer looks at a thread on the CPU name no line."""
+"""Fewer points of CPU time name no line."""
 MAX_S: Final = 10.0
 
 _SWITCH_INTERVAL_S: Final = 0.0001
 _LOOK_AHEAD_S: Final = 0.0002
-_LOOKS: Final = 3
+"""Where the kernel does not tell whether a thread runs: one that used no CPU for so long after a look did not."""
+_SOON_S: Final = 0.0005
+"""A thread that runs now and then is not asked more often whether it has come to the next point."""
 _IDLE_S: Final = 0.00005
-"""A thread that used less since the last look is not worth the next one."""
+_EARLY_S: Final = 0.0003
+"""A look comes so late by itself: waking up takes 0.1 ms or more, being given the interpreter another 0.1 ms."""
+_PROLOGUE: Final = 32
+"""Bytes of a function's code within which it resumes, if at its start."""
+_RESUME: Final = opcode.opmap.get("RESUME", -1)
 _PRUNE_AT: Final = 4 * MAX_SITES
+
+_Place: TypeAlias = tuple[int, int]
+"""A frame's identity and its instruction: no frame is kept while its thread may run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One line: how often it was seen on CPU, and the CPU seconds that this stands for."""
+    """One line: the CPU seconds that it was seen to use, and the points of CPU time, 5 ms apart, that they are."""
 
     line: Line
     cpu_s: float
     samples: int
+    """One look stands for many when the line kept the interpreter for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,8 @@ class CodeSampler:
         self._max_s = max_s
         self._tally = _Tally()
         self._agent_cpu_s = 0.0
+        self._began_cpu_s: float | None = None
+        """Of the thread looked at, when `start` returned to it: what it does for us is not its own."""
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._wake = threading.Lock()  # held while sampling: releasing it never blocks, unlike an Event's lock
@@ -117,8 +135,9 @@ class CodeSampler:
             return
         self._pid = os.getpid()
         self._wake.acquire()
+        looked_at = _Thread(thread_ident, clock)
         self._thread = threading.Thread(
-            target=self._run, args=(thread_ident, clock, interval_s), name="taskwatt-code", daemon=True
+            target=self._run, args=(looked_at, interval_s), name="taskwatt-code", daemon=True
         )
         self._lower_switch_interval()
         _end_at_fork(self)
@@ -126,7 +145,13 @@ class CodeSampler:
             self._thread.start()
         except RuntimeError:  # no more threads, or the interpreter is ending
             self._thread = None
+            looked_at.close()
             self._restore_switch_interval()
+            return
+        try:
+            self._began_cpu_s = looked_at.cpu_s()
+        except OSError:  # it has ended meanwhile, as ours will notice
+            self._began_cpu_s = 0.0
 
     def stop(self) -> Samples:
         """What was seen; the thread has ended when this returns. In a process forked meanwhile: nothing."""
@@ -160,28 +185,119 @@ class CodeSampler:
         if before and abs(sys.getswitchinterval() - _SWITCH_INTERVAL_S) < 1e-5:
             sys.setswitchinterval(before)
 
-    def _run(self, ident: int, clock: int | None, interval_s: float) -> None:
+    def _run(self, thread: _Thread, interval_s: float) -> None:
         try:
-            self._look_repeatedly(ident, clock, interval_s)
+            self._look_repeatedly(thread, interval_s)
         except OSError:
             pass  # the thread that was looked at has ended
         finally:
+            thread.close()
             self._agent_cpu_s = time.thread_time()
             self._restore_switch_interval()
 
-    def _look_repeatedly(self, ident: int, clock: int | None, interval_s: float) -> None:
+    def _look_repeatedly(self, thread: _Thread, interval_s: float) -> None:
         until = time.monotonic() + self._max_s
-        used = before = _read(clock)
-        wait_s, weight = interval_s * random.random(), interval_s
-        while not self._wake.acquire(timeout=wait_s) and time.monotonic() < until:
-            wait_s, first_weight, weight = interval_s, weight, 0.0
-            cpu = _read(clock)
+        first_s = interval_s * random.random()
+        wait_s = max(_EARLY_S / 3, first_s - _EARLY_S)
+        # When it is known already, the thread has gone on before this one had its turn, maybe far.
+        while self._began_cpu_s is None:
+            if self._wake.acquire(timeout=wait_s) or time.monotonic() > until:
+                return
+            wait_s = _EARLY_S / 3
+        due = self._began_cpu_s + first_s
+        before = -1.0
+        while time.monotonic() < until:
+            # Nothing between a wait and the look gives the interpreter away.
+            cpu = thread.cpu_s()
             idle, before = cpu - before < _IDLE_S, cpu
-            line = None if idle else _running_line(ident, clock)
-            if line is None:
-                continue  # it was blocking: what it used before goes to the next look that meets it running
-            self._tally.add(line, first_weight or cpu - used, 1)
-            used = cpu
+            # One that was idle may be met where it was waiting, just when it wakes up.
+            if not idle and cpu >= due - _EARLY_S and self._wake.locked():
+                line, place = thread.look()
+                if line is not None and thread.goes_on(place, cpu):
+                    points = 1 + max(0, int((cpu - due) / interval_s))
+                    self._tally.add(line, points * interval_s, points)
+                    due += points * interval_s
+                    continue  # to ask took as long as the next line kept the interpreter
+                idle = True  # what it used goes to the next look that meets it running
+            if self._wake.acquire(timeout=interval_s if idle else max(_SOON_S, due - cpu - _EARLY_S)):
+                return
+
+
+class _Thread:
+    """The thread that is looked at."""
+
+    def __init__(self, ident: int, clock: int | None) -> None:
+        self._ident = ident
+        self._clock = clock
+        self._stat = _opened_stat(ident) if clock is not None else -1
+
+    def cpu_s(self) -> float:
+        """CPU seconds it has used; where threads have no clock, those of the process. OSError: it has ended."""
+        return time.process_time() if self._clock is None else time.clock_gettime(self._clock)
+
+    def look(self) -> tuple[Line | None, _Place]:
+        """The line, and where exactly."""
+        frame = self._frame()
+        if frame is None:
+            return None, (0, 0)
+        place = id(frame), frame.f_lasti
+        if frame.f_back is not None and _just_entered(frame):
+            frame = frame.f_back  # what has run until here is the caller
+        return choose(_stack(frame)), place
+
+    def goes_on(self, place: _Place, cpu_s: float) -> bool:
+        """Was it running, or waiting for no more than the interpreter, when it was met there, having used `cpu_s`?
+
+        Gives the interpreter away. One that wants it goes on from its place then, or waits for a CPU; one that blocks
+        stays, and sleeps as soon as it has told that the interpreter is free.
+        """
+        if self._stat < 0:
+            time.sleep(_LOOK_AHEAD_S)
+            return self.cpu_s() - cpu_s > _LOOK_AHEAD_S / 4
+        runs = self._is_runnable()
+        if self._has_moved(place, cpu_s):
+            return True
+        if not runs:
+            return False
+        time.sleep(_LOOK_AHEAD_S / 2)
+        # Asked first: to read the state gives the interpreter away again, and the next line may have kept it till now.
+        return self._has_moved(place, cpu_s) or self._is_runnable()
+
+    def _is_runnable(self) -> bool:
+        return os.pread(self._stat, 128, 0).rpartition(b") ")[2][:1] == b"R"
+
+    def _has_moved(self, place: _Place, cpu_s: float) -> bool:
+        return self.cpu_s() - cpu_s > _LOOK_AHEAD_S / 4 or self._place() != place
+
+    def _place(self) -> _Place:
+        frame = self._frame()
+        return (0, 0) if frame is None else (id(frame), frame.f_lasti)
+
+    def _frame(self) -> FrameType | None:
+        return sys._current_frames().get(self._ident)  # pyright: ignore[reportPrivateUsage]  # documented, its underscore notwithstanding
+
+    def close(self) -> None:
+        """Idempotent."""
+        stat, self._stat = self._stat, -1
+        if stat >= 0:
+            os.close(stat)
+
+
+def _just_entered(frame: FrameType) -> bool:
+    """Has a function's first line not begun yet? Python hands the interpreter over there, too."""
+    at = frame.f_lasti
+    return at < 0 or (at < _PROLOGUE and frame.f_code.co_code[at] == _RESUME)
+
+
+def _opened_stat(ident: int) -> int:
+    """What the kernel says of a thread of this process; -1 where it does not."""
+    native = next((thread.native_id for thread in threading.enumerate() if thread.ident == ident), None)
+    if native is None or not clocks.LINUX:
+        return -1
+    try:
+        return os.open(f"/proc/self/task/{native}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 class _Tally:
@@ -223,34 +339,6 @@ def _before_fork() -> None:
     sampler, _sampling = _sampling, None
     if sampler is not None and sampler.running:
         sampler.end()
-
-
-def _read(clock: int | None) -> float:
-    """CPU seconds of the thread looked at; where threads have no clock, of the process."""
-    return time.process_time() if clock is None else time.clock_gettime(clock)
-
-
-def _running_line(ident: int, clock: int | None) -> Line | None:
-    """The line that a thread is running; None when it is blocking.
-
-    The first look may meet it blocking and the CPU come from what it did when it woke up: two looks in a row have to
-    agree. Where they keep disagreeing, many short lines are running, and the last one seen is as good as any.
-    """
-    cpu, line = _read(clock), _line_of(ident)
-    for _ in range(_LOOKS):
-        time.sleep(_LOOK_AHEAD_S)
-        now = _read(clock)
-        if now - cpu < _LOOK_AHEAD_S / 4:
-            return None
-        cpu, before, line = now, line, _line_of(ident)
-        if line == before:
-            break
-    return line
-
-
-def _line_of(ident: int) -> Line | None:
-    frame = sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]  # documented, its underscore notwithstanding
-    return None if frame is None else choose(_stack(frame))
 
 
 def _stack(frame: FrameType | None) -> Iterator[Line]:

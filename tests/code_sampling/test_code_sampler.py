@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import re
 import sys
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -42,6 +45,51 @@ def hot(seconds: float) -> None:
 
 def wait(seconds: float) -> None:
     time.sleep(seconds)
+
+
+DOCUMENT = [{"id": number, "name": f"item {number}", "tags": ["a", "b"], "price": 1.37} for number in range(20_000)]
+CATASTROPHIC = re.compile(r"^(\w+\s?)*$")
+POWER = 3**60_000
+
+
+def matched(length: int) -> None:
+    CATASTROPHIC.match("a" * length + "!")
+
+
+def written(document: object) -> str:
+    return json.dumps(document)
+
+
+def parsed(text: str) -> object:
+    return json.loads(text)
+
+
+def multiplied() -> int:
+    return POWER**3  # no call: the interpreter is handed over by what comes next
+
+
+class Timed:
+    """CPU seconds of functions as they measure it themselves: the truth."""
+
+    def __init__(self) -> None:
+        self.cpu_s: dict[str, float] = {}
+
+    def __call__(self, function: Callable[..., Any], *arguments: object) -> Any:
+        begun = time.thread_time()
+        try:
+            return function(*arguments)
+        finally:
+            used = time.thread_time() - begun
+            self.cpu_s[function.__name__] = self.cpu_s.get(function.__name__, 0.0) + used
+
+    def shares_of(self, samples: Samples) -> dict[str, float]:
+        """Of what is timed: to free what a call has returned is the caller's."""
+        seen = by_function(samples)
+        total = sum(seen.get(name, 0.0) for name in self.cpu_s)
+        return {name: seen.get(name, 0.0) / total for name in self.cpu_s}
+
+    def shares(self) -> dict[str, float]:
+        return {name: cpu_s / sum(self.cpu_s.values()) for name, cpu_s in self.cpu_s.items()}
 
 
 def sampled(body: Callable[[], None]) -> Samples:
@@ -103,6 +151,85 @@ def test_attempts_shorter_than_the_interval_add_up() -> None:
     site = hottest(total, "short")
     assert site is not None
     assert site.function == "hot"
+
+
+def test_a_call_in_c_that_keeps_the_interpreter_is_named() -> None:
+    def attempt() -> None:
+        matched(18)
+
+    site = hottest(sum((sampled(attempt) for _ in range(5)), Samples()), "regex")
+    line = matched.__code__.co_firstlineno + 1
+    assert site is not None
+    assert (site.function, site.file, site.line) == ("matched", __file__, line)
+    assert site.weight > 0.9
+
+
+def test_one_long_call_in_c_is_enough() -> None:
+    begun = time.thread_time()
+    samples = sampled(lambda: matched(21))
+    used = time.thread_time() - begun
+    assert [seen.line.function for seen in samples.seen[:1]] == ["matched"]
+    assert samples.seen[0].cpu_s == pytest.approx(used, rel=0.1)
+
+
+def test_calls_in_c_and_python_get_the_shares_that_they_use() -> None:
+    timed, total = Timed(), Samples()
+
+    def attempt() -> None:
+        text = timed(written, DOCUMENT)
+        timed(parsed, text)
+        timed(hot, 0.03)
+
+    for _ in range(20):
+        total += sampled(attempt)
+    assert timed.shares_of(total) == pytest.approx(timed.shares(), abs=0.1)
+
+
+def test_short_attempts_with_a_call_in_c_get_the_shares_that_they_use() -> None:
+    timed, total = Timed(), Samples()
+
+    def attempt() -> None:
+        timed(hot, 0.001)
+        timed(written, DOCUMENT[:800])
+        timed(burn, 0.001)
+
+    for _ in range(900):
+        total += sampled(attempt)
+    assert timed.shares_of(total) == pytest.approx(timed.shares(), abs=0.1)
+
+
+def test_waiting_after_a_call_in_c_gets_nothing() -> None:
+    def work() -> None:
+        for _ in range(30):
+            written(DOCUMENT[:3000])
+            wait(0.01)
+
+    shares = by_function(sampled(work))
+    assert shares["written"] > 0.8
+    assert shares.get("wait", 0.0) < 0.05
+
+
+def test_waiting_after_what_keeps_the_interpreter_and_is_no_call_gets_nothing() -> None:
+    def work() -> None:
+        for _ in range(30):
+            multiplied()
+            wait(0.01)
+
+    shares = by_function(sampled(work)) or {"wait": 0.0}
+    assert shares.get("wait", 0.0) < 0.1
+
+
+def test_a_call_that_computes_without_the_interpreter_is_named() -> None:
+    text = b"abcdefgh" * 20_000
+
+    def pressed() -> None:
+        zlib.compress(text, 9)
+
+    def work() -> None:
+        for _ in range(100):
+            pressed()
+
+    assert by_function(sampled(work))[pressed.__qualname__] > 0.7
 
 
 def test_too_few_samples_name_no_line() -> None:

@@ -46,6 +46,15 @@ def test_the_line_of_attempts_that_are_short_is_in_triage_and_on_spans(
     assert [span.attributes["code.function.name"] for span in hot] == ["burn_for"]
 
 
+def test_the_line_of_a_call_in_c_that_keeps_the_interpreter_is_in_triage(start_worker: Callable[..., Worker]) -> None:
+    worker = start_worker()
+    for _ in range(60):
+        worker.send("match", 20)
+    wait_for(lambda: hot_code(worker, "tests.match").get("line"), 30, "a line")
+    found = hot_code(worker, "tests.match")
+    assert (found["function"], found["share"] > 0.9) == ("has_words_only", True)
+
+
 def test_the_line_of_an_attempt_that_never_returns_is_read_from_outside(
     start_worker: Callable[..., Worker], receiver: Receiver
 ) -> None:

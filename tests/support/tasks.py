@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,16 @@ def noop(*_: Any) -> None:
 @app.task(name="tests.burn")
 def burn(seconds: float) -> None:
     burn_for(seconds)
+
+
+def has_words_only(text: str) -> bool:
+    return re.match(r"^(\w+\s?)*$", text) is not None
+
+
+@app.task(name="tests.match")
+def match(length: int) -> bool:
+    """One call in C that keeps the interpreter; its CPU doubles with each character, 0.1 s are some 20."""
+    return has_words_only("a" * length + "!")
 
 
 @app.task(name="tests.encode")
