@@ -34,6 +34,12 @@ def told(document: dict[str, Any], *, ago_s: float = 0.0, identity: str = "one")
 Write = Callable[[Path, dict[str, Any]], None]
 
 
+@pytest.fixture(autouse=True)
+def hundred_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever terminal the tests run in."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 @pytest.fixture
 def write() -> Iterator[Write]:
     """Leaves the document of an agent that lives: it holds its segment."""
