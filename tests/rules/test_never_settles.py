@@ -10,6 +10,7 @@ import pytest
 
 from taskwatt.rules import never_settles
 from taskwatt.rules.finding import Evidence, Finding
+from taskwatt.rules.statistics import host_confidence
 from taskwatt.windows import HostWindow, TaskWindow, Window
 
 HOST = HostWindow(effective_cpus=2, own_cpu=0.96, own_run_delay=0.05)
@@ -97,6 +98,42 @@ def test_a_message_that_is_retried_for_ever_with_long_pauses_is_found() -> None:
         ruled_out=("A retry storm: the pauses between the attempts are real.",),
         next_step=never_settles.ENDLESS_STEP,
     )
+
+
+POISON = TaskWindow(
+    task="images.thumbnail",
+    process_class="worker",
+    attempts={"useful": 40, "cancelled": 2},
+    firsts=40,
+    cpu={"useful": 2.0, "cancelled": 0.5},
+    deaths=3,
+)
+
+
+def test_a_message_that_ends_every_process_that_takes_it_is_found() -> None:
+    (finding,) = never_settles.check(window(POISON))
+    assert finding == Finding(
+        cause="never_settles",
+        subtype="poison_message",
+        verdict="found",
+        process_class="worker",
+        task="images.thumbnail",
+        wasted_cores=0.05,
+        confidence=host_confidence(10),
+        summary=(
+            "images.thumbnail never settles: 3 times the process died that worked on one of its messages (threshold "
+            "3), and each time the message came back."
+        ),
+        evidence=(Evidence("deaths", 3, 3, 3), Evidence("wasted_cores", 0.05, 0.02, 2)),
+        ruled_out=("A deployment, or one accident: those do not meet the same message again and again.",),
+        next_step=never_settles.POISON_STEP,
+    )
+
+
+def test_a_message_that_came_back_once_is_no_poison_and_said() -> None:
+    (finding,) = never_settles.check(window(replace(POISON, deaths=2)))
+    said = "and 0 attempts without an end (threshold 10); one message met 2 processes that died (threshold 3)."
+    assert (finding.verdict, finding.summary.endswith(said)) == ("clear", True)
 
 
 def test_retries_without_a_pause_are_left_to_the_retry_storm() -> None:

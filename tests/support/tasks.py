@@ -100,6 +100,21 @@ def kill_itself(burn_s: float = 0.0) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.task(name="tests.kill_itself_anew", acks_late=True, reject_on_worker_lost=True)
+def kill_itself_anew() -> None:
+    """Its message comes back."""
+    burn_for(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="tests.kill_itself_once", bind=True, acks_late=True, reject_on_worker_lost=True)
+def kill_itself_once(self: Any) -> None:
+    """Its message comes back, and is worked on then."""
+    burn_for(0.05)
+    if not self.request.delivery_info["redelivered"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 @app.task(name="tests.exit_at_once")
 def exit_at_once() -> None:
     os._exit(7)

@@ -99,6 +99,26 @@ def test_an_id_that_does_not_end_is_counted_across_slices_until_it_does(tasks: T
     assert seen == [*range(1, 13), 1]
 
 
+def test_deaths_of_one_message_count_once_it_has_come_back_and_until_it_ends(tasks: TaskWindows) -> None:
+    seen: list[int] = []
+    for number in range(4):
+        fold(tasks, task_id="a", outcome="cancelled", redelivered=number > 0)
+        fold(tasks, task_id=f"other {number}", outcome="cancelled")
+        seen.append(window(tasks).deaths)
+    fold(tasks, task_id="a", redelivered=True)
+    for _ in range(61):
+        tasks.roll()
+    fold(tasks, task_id="a", outcome="cancelled", redelivered=True)
+    found = window(tasks)
+    assert (seen, found.deaths, found.unsettled_attempts) == ([0, 2, 3, 4], 0, 0)
+
+
+def test_a_message_that_is_sent_anew_has_not_come_back(tasks: TaskWindows) -> None:
+    for _ in range(5):
+        fold(tasks, task_id="a", outcome="cancelled")
+    assert window(tasks).deaths == 0
+
+
 def test_an_id_that_goes_on_is_not_forgotten_among_thousands_that_began_later(tasks: TaskWindows) -> None:
     for retries in range(12):
         fold(tasks, task_id="stuck", outcome="retried", retries=retries)

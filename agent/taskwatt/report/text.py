@@ -39,6 +39,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "depth": ("generations", "{:.0f}"),
     "repeated_args_share": ("repeated arguments, at least", "{:.0%}"),
     "unsettled_attempts": ("attempts without an end", "{:.0f}"),
+    "deaths": ("processes that died of one message", "{:.0f}"),
     "own_excess": ("CPUs asked for beyond E", "{:.2f}"),
     "demand": ("CPUs asked for", "{:.2f}"),
     "run_delay_per_cpu": ("waiting per CPU second", "{:.2f}"),

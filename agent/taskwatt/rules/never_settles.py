@@ -1,8 +1,9 @@
 """Claim: background work re-creates itself, or one piece of it never reaches an end.
 
-Two shapes: a task that publishes itself again with the arguments it was given (`re_enqueue`), and a logical id that is
-tried again and again without success, failure or anything else final (`endless_retry`). A chain that drains and a
-pagination publish themselves with *other* arguments and are fine.
+Three shapes: a task that publishes itself again with the arguments it was given (`re_enqueue`), a logical id that is
+tried again and again without success, failure or anything else final (`endless_retry`), and a message that comes back
+each time that the process which works on it dies (`poison_message`). A chain that drains and a pagination publish
+themselves with *other* arguments and are fine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from taskwatt.rules.finding import (
     not_enough_data,
     seen_at,
 )
-from taskwatt.rules.statistics import confidence, wilson_lower
+from taskwatt.rules.statistics import confidence, host_confidence, wilson_lower
 from taskwatt.windows import TaskWindow, Window
 
 CAUSE = "never_settles"
@@ -33,6 +34,9 @@ REPEATED_ARGS = 0.50
 UNSETTLED_ATTEMPTS = 10
 """Celery's default is 3 retries; ten attempts without an end are no policy that anybody chose."""
 
+DEATHS = 3
+"""Processes that one message was the end of. Once is an accident or a deployment, and twice may be."""
+
 RE_ENQUEUE_STEP = (
     "Give the task an end: publish it again only while work is left, with arguments that move forward, or let beat "
     "start it. Purge the queue afterwards: the messages already published go on."
@@ -40,6 +44,12 @@ RE_ENQUEUE_STEP = (
 ENDLESS_STEP = (
     "Set max_retries (None retries for ever) and decide what happens after the last one: a dead-letter queue, "
     "an alert, or giving up."
+)
+
+POISON_STEP = (
+    "Take that message out of the queue, and find out what ends the process: its memory (the kernel's log names what "
+    "it killed), a native library, os._exit. Until then let go of it: reject_on_worker_lost=False, or a queue that "
+    "gives up after some deliveries (a quorum queue of RabbitMQ's)."
 )
 
 
@@ -50,7 +60,7 @@ def check(window: Window) -> tuple[Finding, ...]:
     if window.seconds < SETTLED_IN_S:
         summary = f"Only {window.seconds:.1f} s were covered; a verdict needs {SETTLED_IN_S:g} s."
         return (not_enough_data(CAUSE, window.process_class, summary),)
-    shapes = (shape(task, window) for task in running for shape in (_re_enqueue, _endless))
+    shapes = (shape(task, window) for task in running for shape in (_re_enqueue, _endless, _poison))
     return conclude([finding for finding in shapes if finding is not None], _quiet(running, window))
 
 
@@ -113,6 +123,34 @@ def _endless(task: TaskWindow, window: Window) -> Finding | None:
     )
 
 
+def _poison(task: TaskWindow, window: Window) -> Finding | None:
+    """Slow as well: a pool takes a second or more to replace a process."""
+    deaths = task.deaths
+    if deaths < DEATHS:
+        return None
+    wasted = task.cpu.get("cancelled", 0.0) / window.seconds
+    return Finding(
+        cause=CAUSE,
+        subtype="poison_message",
+        verdict="found",
+        process_class=window.process_class,
+        task=task.task,
+        wasted_cores=wasted,
+        confidence=host_confidence(int(window.seconds)),
+        summary=(
+            f"{task.task} never settles: {deaths:,} times the process died that worked on one of its messages "
+            f"(threshold {DEATHS}), and each time the message came back{seen_at(task)}."
+        ),
+        evidence=(
+            Evidence("deaths", deaths, DEATHS, deaths),
+            Evidence("wasted_cores", wasted, NOTICEABLE_CORES, task.attempts.get("cancelled", 0)),
+        ),
+        ruled_out=("A deployment, or one accident: those do not meet the same message again and again.",),
+        next_step=POISON_STEP,
+        code=task.code,
+    )
+
+
 def _has_another_reason(task: TaskWindow) -> bool:
     """Retries without a pause belong to retry_storm.
 
@@ -131,10 +169,12 @@ def _quiet(running: list[TaskWindow], window: Window) -> Finding:
     deepest = max(running, key=lambda task: (task.max_depth, task.repeated_args))
     depth, repeated = deepest.max_depth, wilson_lower(deepest.repeated_args, deepest.self_published)
     attempts = max((task.unsettled_attempts for task in running if not _has_another_reason(task)), default=0)
+    deaths = max(task.deaths for task in running)
     settled = sum(task.settled for task in running)
     summary = (
         f"At most {depth:,} generations (threshold {DEPTH}) with {repeated:.0%} repeated arguments "
-        f"(threshold {REPEATED_ARGS:.0%}), and {attempts:,} attempts without an end (threshold {UNSETTLED_ATTEMPTS})."
+        f"(threshold {REPEATED_ARGS:.0%}), and {attempts:,} attempts without an end (threshold {UNSETTLED_ATTEMPTS})"
+        + (f"; one message met {deaths} processes that died (threshold {DEATHS})." if deaths else ".")
     )
     evidence = (
         Evidence("depth", depth, DEPTH, settled),

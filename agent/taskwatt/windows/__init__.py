@@ -56,6 +56,8 @@ class TaskWindow:
     """Of those, how many repeated the arguments of an attempt already seen in this lineage."""
     unsettled_attempts: int = 0
     """Most attempts that any one logical id has used without reaching a terminal state."""
+    deaths: int = 0
+    """Most attempts of any one logical id that were cut off while its message came back each time (acks_late)."""
     oldest_in_flight_s: float = 0.0
     """Age of the oldest attempt now running."""
     in_flight: int = 0

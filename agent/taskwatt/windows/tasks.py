@@ -14,7 +14,8 @@ _REMEMBERED: Final = 8192
 """Logical ids, successes and arguments kept to tell repeats apart: under 2 MB."""
 _SAMPLED: Final = 64
 """Retry delays kept per task and slice."""
-_TERMINAL: Final = frozenset({"useful", "failed", "cancelled", "duplicate"})
+_TERMINAL: Final = frozenset({"useful", "failed", "duplicate"})
+"""`cancelled` is none by itself: the message of an attempt that was cut off may come back."""
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class _Slice:
     self_published: int = 0
     repeated_args: int = 0
     unsettled: int = 0
+    deaths: int = 0
 
 
 class _Recent:
@@ -62,6 +64,7 @@ class TaskWindows:
         self._slices: deque[dict[tuple[ProcessClass, str], _Slice]] = deque(maxlen=keep)
         self._open: dict[tuple[ProcessClass, str], _Slice] = {}
         self._unsettled = _Recent()
+        self._cut_off = _Recent()
         self._succeeded = _Recent()
         self._arguments = _Recent()
 
@@ -95,8 +98,12 @@ class TaskWindows:
             one.repeated_args += self._repeats_arguments(task, attempt)
         if attempt.outcome in _TERMINAL:
             self._unsettled.forget(attempt.task_id)
+            self._cut_off.forget(attempt.task_id)
             return
         if not attempt.task_id:  # lost: attempts of unknown ids are not one task
+            return
+        if attempt.outcome == "cancelled":
+            self._fold_death(one, attempt)
             return
         used, last_delay = self._unsettled.get(attempt.task_id)
         delay = attempt.retry_delay_s
@@ -106,6 +113,14 @@ class TaskWindows:
                 one.growth.append(delay / last_delay)
         self._unsettled.put(attempt.task_id, (used + 1, delay or 0.0))
         one.unsettled = max(one.unsettled, used + 1)
+
+    def _fold_death(self, one: _Slice, attempt: Attempt) -> None:
+        """Of the first one nobody knows whether its message comes back: it is counted when it has."""
+        before, _ = self._cut_off.get(attempt.task_id)
+        deaths = before + 1 if attempt.redelivered or not before else 1
+        self._cut_off.put(attempt.task_id, (deaths, 0.0))
+        if deaths > 1:
+            one.deaths = max(one.deaths, deaths)
 
     def _repeats_arguments(self, task: str, attempt: Attempt) -> bool:
         """Had an earlier generation the same arguments?
@@ -210,6 +225,7 @@ def _window(
         self_published=sum(part.self_published for part in parts),
         repeated_args=sum(part.repeated_args for part in parts),
         unsettled_attempts=max((part.unsettled for part in parts), default=0),
+        deaths=max((part.deaths for part in parts), default=0),
         oldest_in_flight_s=oldest,
         in_flight=count,
     )
