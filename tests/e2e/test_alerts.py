@@ -40,7 +40,7 @@ def test_a_backlog_that_ages_raises_the_alert_and_one_that_drains_does_not(
     quick = start_shop(backends, "quick", options=("--concurrency", "1", "-Q", "quick"))
     silent = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     # Few and long ones: what takes long to publish is no burst, and a busy machine publishes 100 a second.
-    quick.publish(*[("sleep", [0.05], {"queue": "quick"})] * 300, **silent)
+    quick.publish(*[("sleep", [0.05], {"queue": "quick"})] * 500, **silent)
     alert = "CeleryBacklogAging"
     firing = 'ALERTS{alertname="CeleryBacklogAging",alertstate="firing",messaging_destination_name="%s"}'
 
@@ -49,7 +49,7 @@ def test_a_backlog_that_ages_raises_the_alert_and_one_that_drains_does_not(
         return backends.prometheus.value(firing % "slow") > 0
 
     wait_for(rose, 90, alert)
-    oldest = "max_over_time(celery_queue_oldest_age_seconds{job='quick'}[2m])"
+    oldest = "max_over_time(celery_queue_oldest_age_seconds{job='quick'}[5m])"
     wait_for(lambda: backends.prometheus.value(oldest) > 1, 30, "an age, which is asked for every 10 s")
     assert not backends.prometheus.query(f"max_over_time({firing % 'quick'}[5m])")
     slow.app.control.purge()
