@@ -117,7 +117,7 @@ class TaskWindows:
     def _fold_death(self, one: _Slice, attempt: Attempt) -> None:
         """Of the first one nobody knows whether its message comes back: it is counted when it has."""
         before, _ = self._cut_off.get(attempt.task_id)
-        deaths = before + 1 if attempt.redelivered or not before else 1
+        deaths = before + 1 if attempt.redelivered else 1
         self._cut_off.put(attempt.task_id, (deaths, 0.0))
         if deaths > 1:
             one.deaths = max(one.deaths, deaths)
